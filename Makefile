@@ -1,0 +1,31 @@
+# Every target makes what it needs; only Python 3.11+, make and git have to be there.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: test check slow bench clean
+
+test: $(READY)            ## all tests but the slow ones
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+slow: $(READY)            ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(READY)           ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .paredown
+
+# pip, not uv: the project promises to need nothing that Python does not bring along.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $(READY)

@@ -1,0 +1,1 @@
+"""What a person sees: asks and draws, computes nothing."""

@@ -1,0 +1,1 @@
+"""What is remembered: settings now; tables, files and migrations as they come."""

@@ -1,0 +1,255 @@
+"""The shapes everything else is written against: what is measured, what passes from step to step,
+and what a method, a measure and a runtime must offer.
+
+Knows no file format, no training and no queue.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch.fx import GraphModule
+
+Split = Literal["train", "calibration", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "calibration", "validation", "test")
+
+#: Name of the one input and the one output of every exported file.
+INPUT_NAME, OUTPUT_NAME = "input", "logits"
+
+
+class Frozen(BaseModel):
+    """A value: immutable, compared by content, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- what a model takes in -------------------------------------------------------------------------
+
+
+class TensorSpec(Frozen):
+    """One named tensor; a size is a number or a symbol such as ``N``."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class ImagePreprocessing(Frozen):
+    """How a picture becomes the model's input; travels with the model.
+
+    uint8 picture -> grey or RGB -> resize -> centre crop -> divide by 255 -> (x - mean) / std.
+    """
+
+    kind: Literal["image"] = "image"
+    channels: Literal[1, 3]
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    #: Shorter side before the centre crop; None stretches straight to (height, width).
+    resize: int | None = None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+
+#: A union by kind once text and tables come.
+Preprocessing = ImagePreprocessing
+
+
+class ModelSpec(Frozen):
+    """What is known of a model besides its weights."""
+
+    name: str
+    #: SHA-256 of the file the user brought.
+    sha256: str
+    architecture: str | None
+    task: Literal["image_classification"] = "image_classification"
+    classes: int = Field(ge=2)
+    preprocessing: Preprocessing
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec(name=INPUT_NAME, dtype="float32", shape=("N", *self.preprocessing.shape)),)
+
+
+# --- data as the steps see it ----------------------------------------------------------------------
+
+
+class LabelledData(Protocol):
+    """Labelled samples, already preprocessed for one model."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def labels(self, split: Split) -> np.ndarray:
+        """(N,) int64, in the order in which ``batches`` gives an unshuffled split."""
+        ...
+
+    def batches(
+        self, split: Split, batch_size: int, *, shuffle: int | None = None, augment: str = "none"
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (N, C, H, W) float32 and (N,) int64 on the CPU.
+
+        shuffle: a seed for order and augmentation; None keeps the order of the split.
+        augment: "none", "crop" (random shift), "crop_flip" (also mirrored) or "auto" (by data kind).
+        """
+        ...
+
+
+# --- what is measured ------------------------------------------------------------------------------
+
+
+class Target(Frozen):
+    """Where a latency was taken. Points of different targets are never drawn as one comparison."""
+
+    host: str
+    device: str = "cpu"
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    batch: int = 1
+
+
+class Measurement(Frozen):
+    """One number of one stage."""
+
+    name: str
+    #: None when the number cannot be known, such as the MACs of an uploaded ONNX file.
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str
+    better: Literal["higher", "lower"]
+    split: Split | None = None
+    samples: int | None = None
+    target: Target | None = None
+    #: What a reader must know to trust the number, e.g. "contended".
+    marks: tuple[str, ...] = ()
+
+
+# --- what passes from step to step -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step tells while it works."""
+
+    text: str
+    #: Share of this step that is done, 0-1.
+    share: float
+    #: Points for the curves, e.g. {"epoch": 3, "loss": 0.41, "accuracy": 0.87}.
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model between two steps.
+
+    graph: the trainable form; None for an uploaded ONNX file.
+    onnx: the file itself when there is no graph.
+    notes: what a reader of the result should know, e.g. how far a target was reached.
+    """
+
+    spec: ModelSpec
+    graph: GraphModule | None = None
+    onnx: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may use besides the candidate.
+
+    original: the model as uploaded, e.g. to distil from.
+    scratch: this step's own folder; survives a kill, so epoch checkpoints live here.
+    tell: takes progress; call it as often as you like.
+    """
+
+    data: LabelledData
+    original: Candidate
+    device: torch.device
+    seed: int
+    scratch: Path
+    tell: Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A stage as a user would deploy it: the exported file, and the graph it came from if there is one."""
+
+    file: Path
+    candidate: Candidate
+
+
+# --- the three things one adds by adding a file ----------------------------------------------------
+
+Family = Literal["distillation", "pruning", "low_rank", "fine_tuning", "early_exit", "quantization"]
+
+
+class Method(Frozen):
+    """One compression method; its fields are its settings. File name = id.
+
+    Fields need a default, bounds and a description: the form, the recipe schema, the command line and
+    the documentation are made from them.
+    """
+
+    title: ClassVar[str]
+    family: ClassVar[Family]
+    #: Paper and equation.
+    source: ClassVar[str]
+    #: Steps that train or cut need the graph; an uploaded ONNX file has none.
+    needs_graph: ClassVar[bool] = True
+
+    def apply(self, model: Candidate, context: Context) -> Candidate:
+        """Return the changed candidate; ``model`` itself stays as it is."""
+        raise NotImplementedError
+
+
+class Session(ABC):
+    """An artefact opened in one runtime, ready to be called."""
+
+    @abstractmethod
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """(N, C, H, W) float32 -> logits (N, classes) float32."""
+
+
+class Runtime(ABC):
+    """One inference engine. File name = id."""
+
+    title: ClassVar[str]
+
+    @abstractmethod
+    def open(self, file: Path, *, threads: int, optimize: bool = True) -> Session:
+        """Load an exported file. Raises SomethingMissing when the engine is not installed."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a measure may use besides the artefacts: real samples and the place to measure on."""
+
+    data: LabelledData
+    runtime: Runtime
+    target: Target
+    tell: Callable[[Progress], None]
+
+
+class Measure(ABC):
+    """One number of an artefact. File name = id."""
+
+    title: ClassVar[str]
+    unit: ClassVar[str]
+    better: ClassVar[Literal["higher", "lower"]]
+    #: True where artefacts only compare when they are measured side by side: the pipeline then calls
+    #: once, with every stage of the run. Otherwise it calls once per stage, as soon as it is exported.
+    together: ClassVar[bool] = False
+
+    @abstractmethod
+    def take(self, artefacts: Sequence[Artefact], bench: Bench) -> list[list[Measurement]]:
+        """One list per artefact, the baseline first; e.g. validation and test make two measurements."""
