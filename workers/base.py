@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch.fx import GraphModule
 
 Split = Literal["train", "calibration", "validation", "test"]
@@ -50,9 +50,16 @@ class ImagePreprocessing(Frozen):
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
     #: Shorter side before the centre crop; None stretches straight to (height, width).
-    resize: int | None = None
+    resize: int | None = Field(None, ge=1, le=8192)
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
+
+    @model_validator(mode="after")
+    def _one_number_per_channel(self) -> Self:
+        # One number alone would silently be used for all channels.
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"{self.channels} channels, but mean {self.mean} and std {self.std}")
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
