@@ -1,0 +1,144 @@
+"""How far the latency ratio of two identical files is from 1 while every core has a busy neighbour.
+
+    python tests/benchmarks/ratio_repeatability.py [--repeats 20] [--seconds 4]
+
+Beside it stands what most people do: the mean of 50 calls of one file, then of the other. Writes its table
+to results/ratio_repeatability.md.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+
+from workers.base import Artefact, Bench, Candidate, ImagePreprocessing, Measurement, ModelSpec, Split, Target
+from workers.host import host_facts, usable_cores, versions
+from workers.measures.latency import Latency
+from workers.runtimes.onnxruntime import OnnxRuntime
+
+SHAPE = (3, 64, 64)
+SPEC = ModelSpec(
+    name="resnet18",
+    sha256="0" * 64,
+    architecture="resnet18",
+    classes=1000,
+    preprocessing=ImagePreprocessing(channels=3, height=64, width=64, mean=(0.0,) * 3, std=(1.0,) * 3),
+)
+RESULT = Path(__file__).parent / "results" / "ratio_repeatability.md"
+SPIN = "import os, sys\nos.sched_setaffinity(0, [int(sys.argv[1])])\nwhile True: sum(range(10000))"
+
+
+class RandomPictures:
+    """Enough for files whose time does not depend on what they see."""
+
+    classes = tuple(map(str, range(1000)))
+
+    def labels(self, split: Split) -> np.ndarray:  # noqa: ARG002
+        return np.zeros(32, np.int64)
+
+    def batches(
+        self,
+        split: Split,  # noqa: ARG002
+        batch_size: int,
+        *,
+        shuffle: int | None = None,  # noqa: ARG002
+        augment: str = "none",  # noqa: ARG002
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for _ in range(32):
+            yield torch.rand(batch_size, *SHAPE), torch.zeros(batch_size, dtype=torch.int64)
+
+
+def main() -> None:
+    options = arguments()
+    bench = Bench(RandomPictures(), OnnxRuntime(), Target(host=host_facts().host), lambda _: None)
+    with tempfile.TemporaryDirectory() as folder, busy_neighbours():
+        twins = [Artefact(file, Candidate(SPEC)) for file in identical_files(Path(folder))]
+        ours, naive = [], []
+        for number in range(options.repeats):
+            ours.append(ratio_by_protocol(twins, bench, options.seconds))
+            naive.append(mean_ms(twins[1], bench) / mean_ms(twins[0], bench))
+            print(f"{number + 1}: {ours[-1].value:.4f} {ours[-1].marks}, naive {naive[-1]:.4f}", flush=True)
+    RESULT.write_text(table(ours, naive, options))
+    print(RESULT.read_text())
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=4.0, help="per file and repeat")
+    return parser.parse_args()
+
+
+def identical_files(folder: Path) -> list[Path]:
+    """ResNet-18, 45 MB, exported once and copied."""
+    first, second = folder / "first.onnx", folder / "second.onnx"
+    net = torchvision.models.resnet18().eval()
+    torch.onnx.export(net, (torch.rand(1, *SHAPE),), first, dynamo=True, external_data=False, verbose=False)
+    shutil.copy(first, second)
+    return [first, second]
+
+
+@contextmanager
+def busy_neighbours() -> Iterator[None]:
+    """One process per core that never rests."""
+    neighbours = [subprocess.Popen([sys.executable, "-c", SPIN, str(core)]) for core in usable_cores()]
+    try:
+        yield
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+
+
+def ratio_by_protocol(twins: list[Artefact], bench: Bench, seconds: float) -> Measurement:
+    measured = Latency(seconds=seconds).take(twins, bench)[1]
+    return next(measurement for measurement in measured if measurement.name == "latency_ratio")
+
+
+def mean_ms(artefact: Artefact, bench: Bench) -> float:
+    """The naive stopwatch."""
+    session = bench.runtime.open(artefact.file, threads=bench.target.threads)
+    picture = np.zeros((1, *SHAPE), np.float32)
+    session.run(picture)
+    start = time.perf_counter()
+    for _ in range(50):
+        session.run(picture)
+    return (time.perf_counter() - start) / 50 * 1000
+
+
+def table(ours: list[Measurement], naive: list[float], options: argparse.Namespace) -> str:
+    host, packages = host_facts(), versions()
+    held = sum(m.low <= 1 <= m.high for m in ours if m.low is not None and m.high is not None)
+    marked = sum("contended" in m.marks for m in ours)
+    return f"""# Latency ratio of two identical files, a busy neighbour on every core
+
+| how | largest distance from 1 | median distance | interval held 1 | marked contended |
+|---|---|---|---|---|
+| Paredown | {distances([m.value or 0 for m in ours])} | {held} of {len(ours)} | {marked} of {len(ours)} |
+| mean of 50 calls, one file after the other | {distances(naive)} | - | - |
+
+ResNet-18, 3 x 64 x 64, 1 thread, batch 1; {options.repeats} repeats, {options.seconds:g} s per file.
+
+Made with `python tests/benchmarks/ratio_repeatability.py --repeats {options.repeats} \
+--seconds {options.seconds:g}`
+on {host.cpu}, {host.logical_cores} cores, {host.instructions}, {host.system}, Python {packages["python"]},
+torch {packages["torch"]}, onnxruntime {packages["onnxruntime"]}.
+"""
+
+
+def distances(ratios: list[float]) -> str:
+    away = np.abs(np.array(ratios) - 1)
+    return f"{away.max():.2%} | {np.median(away):.2%}"
+
+
+if __name__ == "__main__":
+    main()

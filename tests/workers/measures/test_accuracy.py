@@ -1,0 +1,70 @@
+import fcntl
+import os
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workers.base import Artefact, Bench, Session
+from workers.host import logical_cores
+from workers.measures.accuracy import Accuracy
+from workers.runtimes.onnxruntime import OnnxRuntime
+
+
+def wilson(share: float, samples: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson (1927), written out."""
+    centre = share + z**2 / (2 * samples)
+    half = z * sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2))
+    return (centre - half) / (1 + z**2 / samples), (centre + half) / (1 + z**2 / samples)
+
+
+def test_share_and_interval_of_both_splits(linear: Artefact, bench: Bench, pictures: Any) -> None:
+    """The last batch is short; fails when batches are averaged instead of samples."""
+    wrong = {"validation": range(50, 70), "test": range(100, 130)}
+    for split, places in wrong.items():
+        pictures.truth[split][list(places)] = (pictures.truth[split][list(places)] + 1) % 5
+    ((validation, test),) = Accuracy().take([linear], bench)
+    assert (validation.split, validation.samples, test.split, test.samples) == ("validation", 70, "test", 130)
+    assert validation.value == pytest.approx(50 / 70)
+    assert test.value == pytest.approx(100 / 130)
+    assert (validation.low, validation.high) == pytest.approx(wilson(50 / 70, 70))
+    assert (test.low, test.high) == pytest.approx(wilson(100 / 130, 130))
+    assert {(m.name, m.unit, m.better, m.target) for m in (validation, test)} == {
+        ("accuracy", "share", "higher", None)
+    }
+
+
+def test_a_perfect_score_is_not_certain(linear: Artefact, bench: Bench) -> None:
+    ((validation, _),) = Accuracy().take([linear], bench)
+    assert validation.value == 1
+    assert validation.high == pytest.approx(1)
+    assert validation.low == pytest.approx(wilson(1, 70)[0])
+
+
+def test_uses_every_core_and_makes_way_for_measurements(
+    linear: Artefact, bench: Bench, own_turns: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its load would disturb a latency that is taken meanwhile. Fails without a turn per batch."""
+    threads_asked: list[int] = []
+    batches: list[int] = []
+
+    class Watched(Session):
+        def run(self, inputs: np.ndarray) -> np.ndarray:
+            descriptor = os.open(own_turns / "paredown-bench.lock", os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # others may compute
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # but not measure
+            os.close(descriptor)
+            batches.append(len(inputs))
+            return np.zeros((len(inputs), 5), np.float32)
+
+    def opened(_: OnnxRuntime, file: Path, *, threads: int) -> Session:  # noqa: ARG001
+        threads_asked.append(threads)
+        return Watched()
+
+    monkeypatch.setattr(OnnxRuntime, "open", opened)
+    Accuracy().take([linear], bench)
+    assert threads_asked == [logical_cores()]
+    assert batches == [64, 6, 64, 64, 2]

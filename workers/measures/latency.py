@@ -1,0 +1,223 @@
+"""How long one call of the exported file takes, and the ratio to the baseline.
+
+Every round calls every artefact on the same real samples, in another order: what disturbs the machine then
+disturbs all of them alike, and the ratio holds where the milliseconds do not. The rounds are spread over
+several sittings that open the files anew, because where the weights happen to lie in memory alone makes
+two identical files differ by 1-2 % until they are opened again.
+"""
+
+import gc
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import quantile_test
+
+from workers.base import Artefact, Bench, Measure, Measurement, Progress, Session
+from workers.host import pinned
+from workers.turns import measuring_turn
+
+SITTINGS = 8
+#: In each sitting: 40 to 2,000 rounds in all.
+MIN_ROUNDS, MAX_ROUNDS = 5, 250
+WARM_UP_ROUNDS = 3
+#: With fewer there is no p99: its interval would reach to the slowest call that happened to be seen.
+P99_SAMPLES = 662
+#: The low end of the calls is what the machine can do when nobody interrupts; noise only adds.
+RATIO_QUANTILE = 0.1
+RESAMPLES = 1000
+#: A point is marked when more than this share of its calls lost the core.
+CONTENDED_SHARE = 0.05
+#: A call on one thread that took this much more wall than processor time was kept waiting.
+WAITING = 1.1
+SAMPLES_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What the rounds gave, one row per artefact."""
+
+    #: (artefacts, sittings, rounds)
+    latency_ms: np.ndarray
+    #: (artefacts,): share of calls that were pushed off their core.
+    disturbed: np.ndarray
+    pinned: bool
+
+    def marks(self, *artefacts: int) -> tuple[str, ...]:
+        """What weakens a number made from these artefacts."""
+        contended = any(self.disturbed[index] > CONTENDED_SHARE for index in artefacts)
+        return ("contended",) * contended + ("unpinned",) * (not self.pinned)
+
+
+@dataclass(frozen=True)
+class Latency(Measure):
+    """p50, p90, from 662 rounds on p99, and the ratio to the baseline; each with a 95 % interval.
+
+    seconds: time for the rounds of one artefact; slow models take longer, for 40 rounds at least.
+    seed: of the samples, the order in a round and the bootstrap.
+    """
+
+    title = "Latency"
+    unit = "ms"
+    better = "lower"
+    together = True
+
+    seconds: float = 4.0
+    seed: int = 0
+
+    def take(self, artefacts: Sequence[Artefact], bench: Bench) -> list[list[Measurement]]:
+        timings = self._time([artefact.file for artefact in artefacts], bench)
+        return [
+            [*_percentiles(timings, index, bench), _ratio(timings, index, bench, self.seed)]
+            for index in range(len(artefacts))
+        ]
+
+    def _time(self, files: Sequence[Path], bench: Bench) -> Timings:
+        generator = np.random.default_rng(self.seed)
+        # Before pinning: torch's thread pool would inherit the few cores and keep them.
+        samples = _samples(bench, self.seed)
+        seconds, rounds = self.seconds * len(files) / SITTINGS, MAX_ROUNDS
+        sittings: list[np.ndarray] = []
+        with measuring_turn(), pinned(bench.target.threads) as is_pinned, _no_garbage_collection():
+            for sitting in range(SITTINGS):
+                calls = _sit(files, samples, bench, generator, rounds, seconds if sitting == 0 else np.inf)
+                sittings.append(calls)
+                rounds = len(calls)  # as many in every sitting, so that they weigh the same
+                bench.tell(Progress("latency", (sitting + 1) / SITTINGS))
+        latency_s, disturbed = np.moveaxis(np.array(sittings), (3, 2), (0, 1))
+        return Timings(latency_s * 1000, disturbed.mean(axis=(1, 2)), is_pinned)
+
+
+def _sit(
+    files: Sequence[Path],
+    samples: Sequence[np.ndarray],
+    bench: Bench,
+    generator: np.random.Generator,
+    rounds: int,
+    seconds: float,
+) -> np.ndarray:
+    """Open the files and call them until the rounds or the seconds are over.
+
+    Returns (rounds, artefacts, 2): seconds of the call, and 1 where it was pushed off its core.
+    """
+    sessions: dict[int, Session] = {}
+    for index in generator.permutation(len(files)):
+        sessions[index] = bench.runtime.open(files[index], threads=bench.target.threads)
+    for inputs in samples[:WARM_UP_ROUNDS]:
+        for session in sessions.values():
+            session.run(inputs)
+    calls = np.zeros((rounds, len(files), 2))
+    start = time.perf_counter()
+    for number in range(rounds):
+        if number >= MIN_ROUNDS and time.perf_counter() - start > seconds:
+            return calls[:number]
+        inputs = samples[number % len(samples)]
+        for index in generator.permutation(len(files)):
+            calls[number, index] = _timed_call(sessions[index], inputs, bench.target.threads)
+    return calls
+
+
+def _timed_call(session: Session, inputs: np.ndarray, threads: int) -> tuple[float, bool]:
+    """Seconds of one call, and whether it was pushed off its core.
+
+    A call before it, not timed, brings the weights back into the cache that the other artefacts have used
+    since: what is timed is a stream of calls to one model.
+    """
+    session.run(inputs)
+    switches, cpu = _involuntary_switches(threads), time.thread_time()
+    start = time.perf_counter()
+    session.run(inputs)
+    wall_s = time.perf_counter() - start
+    waited = threads == 1 and wall_s > WAITING * (time.thread_time() - cpu)
+    return wall_s, waited or _involuntary_switches(threads) > switches
+
+
+def _involuntary_switches(threads: int) -> int:
+    """Of the calling thread, or of the whole process when others work for it."""
+    who = resource.RUSAGE_SELF if threads > 1 else getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+    return resource.getrusage(who).ru_nivcsw
+
+
+def _samples(bench: Bench, seed: int) -> list[np.ndarray]:
+    """Batches of real validation samples, all of the target's size: as many as fit in 64 MiB."""
+    size = bench.target.batch
+    found: list[np.ndarray] = []
+    for inputs, _ in bench.data.batches("validation", size, shuffle=seed):
+        batch = inputs.numpy()
+        # A short last batch is filled up by starting again.
+        found.append(np.resize(batch, (size, *batch.shape[1:])))
+        if sum(batch.nbytes for batch in found) >= SAMPLES_BYTES:
+            break
+    return found
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def _percentiles(timings: Timings, index: int, bench: Bench) -> list[Measurement]:
+    """The interval lies between two order statistics and assumes no distribution (Conover 1999, 3.2)."""
+    latency_ms = timings.latency_ms[index].ravel()
+    found = []
+    for share in (0.5, 0.9, 0.99) if latency_ms.size >= P99_SAMPLES else (0.5, 0.9):
+        low, high = np.asarray(quantile_test(latency_ms, p=share).confidence_interval())
+        numbers = (np.quantile(latency_ms, share), low, high)
+        name = f"latency_p{round(100 * share)}"
+        found.append(_measurement(name, "ms", numbers, latency_ms.size, bench, timings.marks(index)))
+    return found
+
+
+def _ratio(timings: Timings, index: int, bench: Bench, seed: int) -> Measurement:
+    latency_ms, baseline_ms = timings.latency_ms[index], timings.latency_ms[0]
+    numbers = ratio_to_baseline(latency_ms, baseline_ms, seed)
+    return _measurement("latency_ratio", "x", numbers, latency_ms.size, bench, timings.marks(0, index))
+
+
+def _measurement(
+    name: str, unit: str, numbers: Sequence[float], samples: int, bench: Bench, marks: tuple[str, ...]
+) -> Measurement:
+    value, low, high = map(float, numbers)
+    return Measurement(
+        name=name,
+        value=value,
+        low=low,
+        high=high,
+        unit=unit,
+        better="lower",
+        split="validation",
+        samples=samples,
+        target=bench.target,
+        marks=marks,
+    )
+
+
+def ratio_to_baseline(
+    latency_ms: np.ndarray, baseline_ms: np.ndarray, seed: int
+) -> tuple[float, float, float]:
+    """Ratio of the 10th percentiles and its 95 % interval; both arrays (sittings, rounds), paired.
+
+    Two-stage bootstrap (Davison & Hinkley 1997, 3.8): sittings are drawn, then rounds within each, the same
+    for both artefacts.
+    """
+    generator = np.random.default_rng(seed)
+    sittings, rounds = latency_ms.shape
+    drawn = generator.integers(sittings, size=(RESAMPLES, sittings, 1)) * rounds
+    places = (drawn + generator.integers(rounds, size=(RESAMPLES, sittings, rounds))).reshape(RESAMPLES, -1)
+    above, below = (
+        np.quantile(times_ms.ravel()[places], RATIO_QUANTILE, axis=1)
+        for times_ms in (latency_ms, baseline_ms)
+    )
+    low, high = np.quantile(above / below, [0.025, 0.975])
+    value = np.quantile(latency_ms, RATIO_QUANTILE) / np.quantile(baseline_ms, RATIO_QUANTILE)
+    return float(value), float(low), float(high)

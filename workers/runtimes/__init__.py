@@ -1,0 +1,1 @@
+"""One inference engine per file; the file name is its id. The catalogue finds them by looking."""
