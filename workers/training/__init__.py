@@ -1,0 +1,1 @@
+"""Training a model further: settings, losses, the loop and its epoch checkpoints."""
