@@ -17,6 +17,10 @@ from torch.fx import GraphModule, Node
 Build = Callable[["_Call"], nn.Module | None]
 
 
+class _NotAModule(Exception):
+    """This call has no module of its own and stays a call."""
+
+
 class _Call:
     """One aten call: its node and its arguments by their schema names, with defaults filled in."""
 
@@ -35,13 +39,13 @@ class _Call:
     def state(self, name: str) -> Any:
         """The parameter or buffer given as this argument; None when none is given.
 
-        Raises LookupError when a computed tensor is given: such a call stays a call.
+        Raises _NotAModule when a computed tensor is given: such a call stays a call.
         """
         node = self.arguments[name]
         if node is None:
             return None
         if not isinstance(node, Node) or node.op != "get_attr":
-            raise LookupError(name)
+            raise _NotAModule(name)
         return _get(self._root, str(node.target))
 
     @property
@@ -89,7 +93,7 @@ def _linear(call: _Call) -> nn.Module:
 def _batch_norm(call: _Call) -> nn.Module:
     weight, mean = call.state("weight"), call.state("running_mean")
     if mean is None and weight is None:
-        raise LookupError("features")
+        raise _NotAModule("features")
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[call.rank]
     module = kind(
         len(weight if mean is None else mean),
@@ -121,7 +125,7 @@ def _layer_norm(call: _Call) -> nn.Module:
 def _group_norm(call: _Call) -> nn.Module:
     weight = call.state("weight")
     if weight is None:
-        raise LookupError("weight")
+        raise _NotAModule("weight")
     module = nn.GroupNorm(call["num_groups"], len(weight), eps=call["eps"])
     return _own(module, weight=weight, bias=call.state("bias"))
 
@@ -217,11 +221,11 @@ def to_modules(written: GraphModule, shape: tuple[int, ...]) -> GraphModule:
             continue
         try:
             module = build(_Call(source, node, ranks))
-        except LookupError:
+        except _NotAModule:
             continue
         if module is not None:
             counts[name] += 1
-            _replace(source, node, module, f"{name}_{counts[name]}", made)
+            _replace(source, node, module, f"{name}_{counts[name]}", made, ranks)
     graph.eliminate_dead_code()
     source.delete_all_unused_submodules()
     _drop_unused_states(source)
@@ -277,7 +281,12 @@ def _shares_memory(value: Node, writer: Node) -> bool:
 
 
 def _replace(
-    root: GraphModule, node: Node, module: nn.Module, name: str, made: dict[tuple[str, ...], str]
+    root: GraphModule,
+    node: Node,
+    module: nn.Module,
+    name: str,
+    made: dict[tuple[str, ...], str],
+    ranks: dict[Node, int],
 ) -> None:
     """Call `module` instead; a layer that was used twice becomes one module called twice."""
     states = [str(a.target) for a in node.args[1:] if isinstance(a, Node) and a.op == "get_attr"]
@@ -288,6 +297,7 @@ def _replace(
     with root.graph.inserting_before(node):
         call = root.graph.call_module(made[key], (node.args[0],))
     node.replace_all_uses_with(call)
+    ranks[call] = ranks[node]
     root.graph.erase_node(node)
 
 

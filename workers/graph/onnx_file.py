@@ -27,7 +27,7 @@ def read_onnx(path: Path) -> tuple[ModelProto, int, tuple[int, int, int]]:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, OSError, ValueError, RecursionError) as error:
         raise ModelRefused(path.name, f"is not a whole ONNX file ({error}).", _FIX) from error
-    for graph in _graphs(model.graph):
+    for graph in subgraphs(model.graph):
         _check_tensors(path, graph)
         _check_nodes(path, graph)
     for function in model.functions:
@@ -41,12 +41,13 @@ def read_onnx(path: Path) -> tuple[ModelProto, int, tuple[int, int, int]]:
     return model, classes, shape
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+def subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and, below it, the branches inside its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
+                yield from subgraphs(inner)
 
 
 def _check_nodes(path: Path, graph: GraphProto) -> None:
@@ -129,7 +130,7 @@ def _shape(value: ValueInfoProto) -> list[int | None]:
 
 def _rename(graph: GraphProto, old: str, new: str) -> None:
     """Everywhere in the graph and in the branches that see it."""
-    for part in _graphs(graph):
+    for part in subgraphs(graph):
         for node in part.node:
             node.input[:] = [new if name == old else name for name in node.input]
             node.output[:] = [new if name == old else name for name in node.output]
