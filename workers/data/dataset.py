@@ -45,6 +45,11 @@ class Dataset:
     limits: Limits
     pictures: Pictures = field(repr=False)
 
+    def specimens(self, count: int) -> np.ndarray:
+        """A few pictures as they are, (count, H, W, 3) uint8, in the size of the first."""
+        pictures = [self.pictures[int(index)].convert("RGB") for index in self.splits["train"][:count]]
+        return np.stack([np.asarray(picture.resize(pictures[0].size)) for picture in pictures])
+
     def prepare(self, preprocessing: Preprocessing, cache: Path) -> ImageData:
         """Decode for one model: once into the cache when that is small, else batch by batch.
 

@@ -1,0 +1,152 @@
+"""A recipe: an ordered list of steps with their settings; YAML or JSON, the same thing a form edits."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import Field, SerializeAsAny, ValidationError, create_model, model_validator
+
+from workers.base import Family, Frozen, Method
+from workers.catalog import METHODS
+from workers.errors import RecipeRefused
+
+#: Later families may not be followed by earlier ones; those without a place may stand anywhere before
+#: quantization. Distil, prune, quantize: "Order of Compression" (arXiv:2403.17447); heads are trained in
+#: float before that.
+ORDER: dict[Family, int | None] = {
+    "distillation": None,
+    "fine_tuning": None,
+    "pruning": 1,
+    "low_rank": 1,
+    "early_exit": 2,
+    "quantization": 3,
+}
+MAX_BYTES = 1 << 20
+
+
+def _as_step(name: str, method: type[Method]) -> type[Method]:
+    """The method as a step of a file: its settings and ``method: <id>``."""
+    tag: Any = Literal[name]
+    return create_model(method.__name__, __base__=method, __module__=method.__module__, method=(tag, name))
+
+
+STEPS = {name: _as_step(name, method) for name, method in METHODS.items()}
+
+if TYPE_CHECKING:
+    Step = Method
+else:
+    Step = Annotated[Union[tuple(STEPS.values())], Field(discriminator="method")]  # noqa: UP007
+
+
+class Recipe(Frozen):
+    """What is done to a model, in order. No step at all gives the baseline."""
+
+    name: str = Field("Unnamed", min_length=1, max_length=100)
+    steps: tuple[SerializeAsAny[Step], ...] = Field((), max_length=50)
+
+    @model_validator(mode="after")
+    def _legal_order(self) -> "Recipe":
+        reached: tuple[int, str] = (0, "")
+        for index, step in enumerate(self.steps):
+            rank = ORDER[step.family]
+            if rank is None and reached[0] < ORDER["quantization"]:  # type: ignore[operator]
+                continue
+            if rank is None or rank < reached[0]:
+                raise ValueError(
+                    f"step {index + 1} ({step_id(step)}) cannot come after {reached[1]}; "
+                    "prune and factorise first, then add exits, then quantize"
+                )
+            reached = (rank, step_id(step))
+        return self
+
+
+def step_id(step: Method) -> str:
+    """The id of the method that a step applies."""
+    return type(step).__module__.rpartition(".")[2]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Parse a recipe file. Raises RecipeRefused with the line and the field."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RecipeRefused(str(path), f"cannot be read ({error.strerror}).", "Give a YAML file.") from error
+    return parse_recipe(text, path.name)
+
+
+def parse_recipe(text: bytes | str, where: str) -> Recipe:
+    """`where` names the text in errors. Raises RecipeRefused with the line and the field."""
+    if len(text) > MAX_BYTES:
+        raise RecipeRefused(where, f"is {len(text):,} bytes long.", "A recipe is a few lines of YAML.")
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        written = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}, line {mark.line + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error)
+        raise RecipeRefused(place, f"is not YAML: {problem}.", "Check indentation and colons.") from error
+    if not isinstance(written, dict):
+        raise RecipeRefused(
+            where,
+            f"holds {'nothing' if written is None else type(written).__name__}, not `name:` and `steps:`.",
+            "Write `steps:` and below it `- method: structured_pruning`.",
+        )
+    try:
+        return Recipe.model_validate(written)
+    except ValidationError as error:
+        raise _refusal(error, where, tree) from error
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, with every setting spelled out."""
+    steps = [{"method": step_id(step), **settings_of(step)} for step in recipe.steps]
+    return yaml.safe_dump({"name": recipe.name, "steps": steps}, sort_keys=False, allow_unicode=True)
+
+
+def _refusal(error: ValidationError, where: str, tree: yaml.Node | None) -> RecipeRefused:
+    """The first problem, with its line; the number of others."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    # pydantic puts the tag of a union into the path; the file has no such level.
+    path = [part for part in first["loc"] if part not in STEPS]
+    line = _line(tree, path)
+    place = f"{where}, line {line}: {'.'.join(map(str, path))}" if path else where
+    what = f"{first['msg']}."
+    if first["type"] != "missing" and not isinstance(first["input"], dict | list):
+        what = f"{first['input']!r}: {what}"
+    if len(problems) > 1:
+        what += f" ({len(problems) - 1} more after this one.)"
+    return RecipeRefused(place, what, _advice(first["type"], path))
+
+
+def _advice(kind: str, path: list[int | str]) -> str:
+    if kind.startswith("union_tag"):
+        return f"Methods are: {', '.join(METHODS)}."
+    if kind == "extra_forbidden":
+        return "`paredown methods` lists the settings of each method."
+    if not path:
+        return "Reorder the steps."
+    return "`paredown methods` shows what each setting takes."
+
+
+def _line(tree: yaml.Node | None, path: list[int | str]) -> int:
+    """Line of the deepest part of `path` that the file has."""
+    node = tree
+    for part in path:
+        inner = None
+        if isinstance(node, yaml.MappingNode):
+            inner = next((value for key, value in node.value if key.value == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            inner = node.value[part]
+        if inner is None:
+            break
+        node = inner
+    return node.start_mark.line + 1 if node is not None else 1
+
+
+def settings_of(step: Method) -> dict[str, Any]:
+    """The settings alone, as JSON values."""
+    settings: dict[str, Any] = json.loads(step.model_dump_json(exclude={"method"}))
+    return settings
