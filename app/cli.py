@@ -85,7 +85,7 @@ def main() -> None:
     """Exit code 0 only when it worked; an error is one readable paragraph on stderr."""
     try:
         app()
-    except Exception as error:  # whatever it is, the user gets a sentence and not a page of Python
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence, not a traceback
         if "--debug" in sys.argv:
             traceback.print_exc()
         if isinstance(error, ParedownError):
