@@ -49,7 +49,9 @@ def build_for(name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
             "Name the architecture that was trained, or export the model itself: "
             "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2').",
         )
-    model.load_state_dict(dict(weights), strict=True, assign=True)
+    state = model.state_dict()  # carries the layers' versions, which a plain dict would lose
+    state.update(weights)
+    model.load_state_dict(state, strict=True, assign=True)
     return model.eval()
 
 
@@ -82,8 +84,7 @@ def _variants(name: str, weights: Mapping[str, torch.Tensor]) -> list[Build]:
 
 def _fitted(build: Build, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     """Built with as many classes and input channels as the weights have."""
-    with torch.device("meta"):
-        probes = [build(num_classes=classes).state_dict() for classes in (1000, 7)]
+    probes = [_without_data(build, classes).state_dict() for classes in (1000, 7)]
     heads = [key for key, tensor in probes[0].items() if tensor.shape != probes[1][key].shape]
     classes = {weights[key].shape[0] for key in heads if key in weights and weights[key].dim() > 0}
     if len(classes) != 1 or not 2 <= (count := classes.pop()) <= 1_000_000:
@@ -91,6 +92,15 @@ def _fitted(build: Build, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     model = build(num_classes=count)
     _fit_channels(model, weights)
     return model
+
+
+def _without_data(build: Build, classes: int) -> nn.Module:
+    """Only names and shapes are wanted; most architectures can be built without allocating weights."""
+    try:
+        with torch.device("meta"):
+            return build(num_classes=classes)
+    except NotImplementedError:  # computes its widths with tensors, as RegNet does
+        return build(num_classes=classes)
 
 
 def _fit_channels(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
