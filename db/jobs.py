@@ -1,0 +1,148 @@
+"""A job's life, as the database sees it: queued -> running -> done | failed | cancelled.
+
+Every write of a running job carries the attempt it belongs to and changes nothing when that is stale, so a
+lost worker that comes back can do no harm.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import CursorResult, Update, select, update
+from sqlalchemy.orm import Session
+
+from db.clock import seconds_now
+from db.models import ENDED, Job, Point
+
+LEASE_SECONDS = 15.0
+MAX_ATTEMPTS = 3
+
+
+def add(session: Session, kind: str, subject_id: str, *, queue: str, request: Mapping[str, Any]) -> Job:
+    """Queue a job. The message that wakes a worker is sent after the commit."""
+    job = Job(kind=kind, subject_id=subject_id, queue=queue, request=dict(request))
+    session.add(job)
+    session.flush()
+    return job
+
+
+def claim(session: Session, job_id: str, worker: str) -> int | None:
+    """Take a queued job; returns its new attempt, or None when another worker was faster."""
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.state == "queued")
+        .values(
+            state="running",
+            attempt=Job.attempt + 1,
+            worker=worker,
+            lease_until=seconds_now() + LEASE_SECONDS,
+            started_at=seconds_now(),
+            text="Starting",
+            error=None,
+        )
+        .returning(Job.attempt)
+    )
+    return session.scalar(statement)
+
+
+def claim_next(session: Session, queues: Sequence[str], worker: str) -> tuple[str, int] | None:
+    """Take the oldest queued job of these queues; (id, attempt), or None when there is none."""
+    waiting = select(Job.id).where(Job.state == "queued", Job.queue.in_(queues)).order_by(Job.created_at)
+    for job_id in session.scalars(waiting.limit(10)).all():
+        attempt = claim(session, job_id, worker)
+        if attempt is not None:
+            return job_id, attempt
+    return None
+
+
+def heartbeat(session: Session, job_id: str, attempt: int) -> bool | None:
+    """Extend the lease. True: cancel was asked for; False: go on; None: the job is no longer ours."""
+    statement = _own(job_id, attempt).values(lease_until=seconds_now() + LEASE_SECONDS)
+    return session.scalar(statement.returning(Job.cancel_requested))
+
+
+def progress(session: Session, job_id: str, attempt: int, *, stage: int, share: float, text: str) -> bool:
+    """False when the job is no longer ours."""
+    return _changed(session, _own(job_id, attempt).values(stage=stage, share=share, text=text))
+
+
+def point(session: Session, job_id: str, stage: int, epoch: int, values: Mapping[str, Any]) -> None:
+    """Keep an epoch's point; a resumed run tells its earlier ones again."""
+    known = session.scalar(
+        select(Point).where(Point.job_id == job_id, Point.stage == stage, Point.epoch == epoch)
+    )
+    if known is None:
+        session.add(Point(job_id=job_id, stage=stage, epoch=epoch, values=dict(values)))
+    else:
+        known.values = dict(values)
+
+
+def end(
+    session: Session, job_id: str, attempt: int, state: str, error: Mapping[str, Any] | None = None
+) -> bool:
+    """Finish a job of ours as done, failed or cancelled; False when it is no longer ours."""
+    assert state in ENDED
+    values: dict[str, Any] = {"state": state, "ended_at": seconds_now(), "lease_until": None}
+    if error is not None:
+        values["error"] = dict(error)
+    if state == "done":
+        values |= {"share": 1.0, "text": "Done"}
+    return _changed(session, _own(job_id, attempt).values(**values))
+
+
+def release(session: Session, job_id: str, attempt: int) -> bool:
+    """Give a job of ours back to the queue, e.g. when its worker is told to stop."""
+    statement = _own(job_id, attempt).values(state="queued", lease_until=None, text="Waiting for a worker")
+    return _changed(session, statement)
+
+
+def reap(session: Session) -> list[str]:
+    """Put jobs whose worker was lost back into the queue; fail those that lost MAX_ATTEMPTS workers.
+
+    Returns the ids to wake workers for.
+    """
+    lost = (Job.state == "running", Job.lease_until < seconds_now())
+    session.execute(
+        update(Job)
+        .where(*lost, Job.attempt >= MAX_ATTEMPTS)
+        .values(
+            state="failed",
+            ended_at=seconds_now(),
+            lease_until=None,
+            error={
+                "where": "worker",
+                "what": f"The worker was lost {MAX_ATTEMPTS} times while it did this.",
+                "fix": "Look into its log for what ended it (often memory); then retry.",
+            },
+        )
+    )
+    again = update(Job).where(*lost).values(state="queued", lease_until=None, text="Waiting for a worker")
+    return list(session.scalars(again.returning(Job.id)))
+
+
+def request_cancel(session: Session, job_id: str) -> None:
+    """A queued job ends at once; a running one when its worker next looks (every second)."""
+    queued = update(Job).where(Job.id == job_id, Job.state == "queued")
+    session.execute(queued.values(state="cancelled", ended_at=seconds_now()))
+    session.execute(update(Job).where(Job.id == job_id, Job.state == "running").values(cancel_requested=True))
+
+
+def retry(session: Session, job_id: str) -> bool:
+    """Queue an ended job again; finished stages come from the cache. False when it has not ended."""
+    statement = update(Job).where(Job.id == job_id, Job.state.in_(("failed", "cancelled")))
+    return _changed(
+        session,
+        statement.values(
+            state="queued", attempt=0, cancel_requested=False, error=None, ended_at=None, share=0.0,
+            text="Waiting for a worker",
+        ),
+    )  # fmt: skip
+
+
+def _own(job_id: str, attempt: int) -> Update:
+    return update(Job).where(Job.id == job_id, Job.state == "running", Job.attempt == attempt)
+
+
+def _changed(session: Session, statement: Update) -> bool:
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1

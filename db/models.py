@@ -1,0 +1,214 @@
+"""The tables. Every noun carries `project_id` and `created_by` from the start, so that teams come without a
+rewrite; until then there is one project and one person.
+
+Ids are random hex strings: rows of several databases can be put together, and an id in a link tells nothing.
+Times are seconds since 1970 (UTC), which both databases store and compare alike.
+"""
+
+import time
+import uuid
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+DEFAULT_PROJECT, DEFAULT_PERSON = "default", "local"
+
+#: How a job stands. queued -> running -> done | failed | cancelled; an expired lease leads back to queued.
+STATES = ("queued", "running", "done", "failed", "cancelled")
+ENDED = ("done", "failed", "cancelled")
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        str: String(200),
+    }
+
+
+class Project(Base):
+    __tablename__ = "project"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Person(Base):
+    __tablename__ = "person"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Noun:
+    """What every noun of a project has."""
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"), default=DEFAULT_PROJECT, index=True)
+    created_by: Mapped[str] = mapped_column(ForeignKey("person.id"), default=DEFAULT_PERSON)
+    created_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class Job(Noun, Base):
+    """Anything a worker does.
+
+    subject_id: the model, dataset or run that it is for. request: what it was asked, as JSON.
+    attempt: rises with every claim; a write that carries an older one changes nothing.
+    lease_until: by the database's clock; after it the worker counts as lost.
+    error: {"where", "what", "fix"} for the screen; the traceback is in the log.
+    """
+
+    __tablename__ = "job"
+    kind: Mapped[str]
+    subject_id: Mapped[str] = mapped_column(index=True)
+    request: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    state: Mapped[str] = mapped_column(default="queued", index=True)
+    queue: Mapped[str] = mapped_column(default="cpu")
+    attempt: Mapped[int] = mapped_column(default=0)
+    lease_until: Mapped[float | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    worker: Mapped[str | None]
+    stage: Mapped[int] = mapped_column(default=0)
+    share: Mapped[float] = mapped_column(default=0.0)
+    text: Mapped[str] = mapped_column(Text, default="")
+    error: Mapped[dict[str, Any] | None]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+
+
+class Worker(Base):
+    """A worker process that has been seen; online while `seen_at` is fresh."""
+
+    __tablename__ = "worker"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    queues: Mapped[list[str]]
+    device: Mapped[str]
+    facts: Mapped[dict[str, Any]]
+    seen_at: Mapped[float]
+
+
+class Model(Noun, Base):
+    """What a user brings. spec and file_sha256 are there once the import job is done.
+
+    upload_sha256: the file as uploaded. file_sha256: the canonical file. facts: layers, sizes, parity.
+    """
+
+    __tablename__ = "model"
+    name: Mapped[str]
+    upload_sha256: Mapped[str]
+    file_sha256: Mapped[str | None]
+    file_name: Mapped[str | None]
+    spec: Mapped[dict[str, Any] | None]
+    facts: Mapped[dict[str, Any] | None]
+
+
+class Dataset(Noun, Base):
+    """Labelled samples. source: an uploaded file's name, or one of the known words.
+
+    sha256: of contents and splits. facts: classes with counts, splits, sizes, what was found and done.
+    """
+
+    __tablename__ = "dataset"
+    name: Mapped[str]
+    source: Mapped[str]
+    upload_sha256: Mapped[str | None]
+    seed: Mapped[int] = mapped_column(default=0)
+    sha256: Mapped[str | None]
+    facts: Mapped[dict[str, Any] | None]
+
+
+class Experiment(Noun, Base):
+    """The runs of one model on one dataset. goal: {"max_drop_points", "max_latency_ratio"}, editable."""
+
+    __tablename__ = "experiment"
+    __table_args__ = (UniqueConstraint("model_id", "dataset_id"),)
+    model_id: Mapped[str] = mapped_column(ForeignKey("model.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("dataset.id"))
+    goal: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    model: Mapped[Model] = relationship()
+    dataset: Mapped[Dataset] = relationship()
+
+
+class Run(Noun, Base):
+    """One recipe applied to one model and dataset; the baseline is the run with no steps."""
+
+    __tablename__ = "run"
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiment.id"), index=True)
+    name: Mapped[str]
+    recipe: Mapped[dict[str, Any]]
+    seed: Mapped[int] = mapped_column(default=0)
+    warnings: Mapped[list[str]] = mapped_column(default=list)
+    experiment: Mapped[Experiment] = relationship()
+    stages: Mapped[list["Stage"]] = relationship(order_by="Stage.index", cascade="all, delete-orphan")
+
+
+class Stage(Base):
+    """One step as it was carried out; index 0 is the model as uploaded."""
+
+    __tablename__ = "stage"
+    __table_args__ = (UniqueConstraint("run_id", "index"),)
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), index=True)
+    index: Mapped[int]
+    method: Mapped[str | None]
+    settings: Mapped[dict[str, Any]]
+    key: Mapped[str]
+    seconds: Mapped[float]
+    cached: Mapped[bool]
+    notes: Mapped[list[str]]
+    file_sha256: Mapped[str]
+    archive_sha256: Mapped[str | None]
+    variants: Mapped[list["Variant"]] = relationship(cascade="all, delete-orphan")
+
+
+class Variant(Base):
+    """What can be compared, shown, shared and exported: a stage with its exit thresholds (none yet)."""
+
+    __tablename__ = "variant"
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    stage_id: Mapped[str] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), index=True)
+    thresholds: Mapped[dict[str, Any] | None]
+    measurements: Mapped[list["Measurement"]] = relationship(cascade="all, delete-orphan")
+
+
+class Measurement(Base):
+    """One number, long form: a new measure needs no migration. target: {} where none applies."""
+
+    __tablename__ = "measurement"
+    __table_args__ = (Index("ix_measurement_variant_name", "variant_id", "name"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    variant_id: Mapped[str] = mapped_column(ForeignKey("variant.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    value: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    unit: Mapped[str]
+    better: Mapped[str]
+    split: Mapped[str | None]
+    samples: Mapped[int | None]
+    target: Mapped[dict[str, Any] | None]
+    marks: Mapped[list[str]] = mapped_column(default=list)
+
+
+class Point(Base):
+    """One point of a run's curves: an epoch of a stage. values: {"loss": …, "accuracy": …}."""
+
+    __tablename__ = "point"
+    __table_args__ = (UniqueConstraint("job_id", "stage", "epoch"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    stage: Mapped[int]
+    epoch: Mapped[int]
+    values: Mapped[dict[str, Any]]

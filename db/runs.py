@@ -1,0 +1,73 @@
+"""What is said to the database about experiments, runs, stages and their numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session, selectinload
+
+from db.models import Experiment, Measurement, Run, Stage, Variant
+
+
+def experiment_of(session: Session, model_id: str, dataset_id: str) -> Experiment:
+    """Found or created by the pair."""
+    pair = select(Experiment).where(Experiment.model_id == model_id, Experiment.dataset_id == dataset_id)
+    experiment = session.scalar(pair)
+    if experiment is None:
+        experiment = Experiment(model_id=model_id, dataset_id=dataset_id, goal={})
+        session.add(experiment)
+        session.flush()
+    return experiment
+
+
+def add(
+    session: Session, experiment: Experiment, *, name: str, recipe: Mapping[str, Any], seed: int = 0
+) -> Run:
+    run = Run(experiment_id=experiment.id, name=name, recipe=dict(recipe), seed=seed)
+    session.add(run)
+    session.flush()
+    return run
+
+
+def save_stage(
+    session: Session, run_id: str, stage: Mapping[str, Any], measurements: Iterable[Mapping[str, Any]]
+) -> Stage:
+    """Keep a finished stage and its one variant; replaces what an earlier attempt kept for this index.
+
+    stage: the columns of `Stage` but `id` and `run_id`. measurements: the columns of `Measurement`.
+    """
+    session.execute(delete(Stage).where(Stage.run_id == run_id, Stage.index == stage["index"]))
+    row = Stage(run_id=run_id, **stage)
+    row.variants = [Variant(measurements=[Measurement(**m) for m in measurements])]
+    session.add(row)
+    session.flush()
+    return row
+
+
+def add_measurements(session: Session, stage_id: str, measurements: Iterable[Mapping[str, Any]]) -> None:
+    """Add numbers to a stage's variant, e.g. latencies once all stages were timed side by side."""
+    variant = session.scalars(select(Variant).where(Variant.stage_id == stage_id)).one()
+    session.add_all(Measurement(variant_id=variant.id, **m) for m in measurements)
+
+
+def all_of(session: Session) -> Sequence[Run]:
+    """Newest first, with their experiment, model and dataset."""
+    loaded = selectinload(Run.experiment)
+    statement = select(Run).options(
+        loaded.selectinload(Experiment.model), loaded.selectinload(Experiment.dataset)
+    )
+    return session.scalars(statement.order_by(Run.created_at.desc())).all()
+
+
+def whole(session: Session, run_id: str) -> Run | None:
+    """A run with stages, variants and measurements."""
+    statement = (
+        select(Run)
+        .where(Run.id == run_id)
+        .options(
+            selectinload(Run.stages).selectinload(Stage.variants).selectinload(Variant.measurements),
+            selectinload(Run.experiment).selectinload(Experiment.model),
+            selectinload(Run.experiment).selectinload(Experiment.dataset),
+        )
+    )
+    return session.scalar(statement)
