@@ -16,6 +16,7 @@ from workers.errors import ModelRefused, SomethingMissing
 from workers.graph.resnets import RESNETS
 
 Build = Callable[..., nn.Module]
+MAX_CLASSES = 100_000
 
 
 def architecture_names() -> tuple[str, ...]:
@@ -32,27 +33,30 @@ def native_size(name: str) -> int | None:
 
 
 def build_for(name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The architecture with these weights in it, in evaluation mode.
+    """The architecture with these weights in it as float32, in evaluation mode.
 
     Raises ModelRefused with the first differing names when weights and architecture do not belong together.
     """
-    model = min(
-        (_fitted(build, weights) for build in _variants(name, weights)),
-        key=lambda candidate: len(_differences(candidate, weights)),
+    tried = []
+    for build in _variants(name, weights):
+        fitted = partial(_fitted, build, weights, _classes(build, weights))
+        # What the weights claim is compared before anything is allocated.
+        differences = _differences(_without_data(fitted), weights)
+        tried.append((len(differences), differences))
+        if not differences:
+            model = fitted()
+            state = model.state_dict()  # carries the layers' versions, which a plain dict would lose
+            state.update(weights)
+            model.load_state_dict(state, strict=True, assign=True)
+            return model.float().eval()
+    _, differences = min(tried)
+    more = f" and {len(differences) - 3:,} more" if len(differences) > 3 else ""
+    raise ModelRefused(
+        f"--arch {name}",
+        f"does not fit the weights: {'; '.join(differences[:3])}{more}.",
+        "Name the architecture that was trained, or export the model itself: "
+        "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2').",
     )
-    differences = _differences(model, weights)
-    if differences:
-        raise ModelRefused(
-            f"--arch {name}",
-            f"does not fit the weights: {'; '.join(differences[:3])}"
-            + (f" and {len(differences) - 3} more." if len(differences) > 3 else "."),
-            "Name the architecture that was trained, or export the model itself: "
-            "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2').",
-        )
-    state = model.state_dict()  # carries the layers' versions, which a plain dict would lose
-    state.update(weights)
-    model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
 
 
 def _variants(name: str, weights: Mapping[str, torch.Tensor]) -> list[Build]:
@@ -82,25 +86,29 @@ def _variants(name: str, weights: Mapping[str, torch.Tensor]) -> list[Build]:
     )
 
 
-def _fitted(build: Build, weights: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Built with as many classes and input channels as the weights have."""
-    probes = [_without_data(build, classes).state_dict() for classes in (1000, 7)]
-    heads = [key for key, tensor in probes[0].items() if tensor.shape != probes[1][key].shape]
-    classes = {weights[key].shape[0] for key in heads if key in weights and weights[key].dim() > 0}
-    if len(classes) != 1 or not 2 <= (count := classes.pop()) <= 1_000_000:
-        count = 1000
-    model = build(num_classes=count)
+def _fitted(build: Build, weights: Mapping[str, torch.Tensor], classes: int) -> nn.Module:
+    """Built with that many classes and as many input channels as the weights have."""
+    model = build(num_classes=classes)
     _fit_channels(model, weights)
     return model
 
 
-def _without_data(build: Build, classes: int) -> nn.Module:
+def _classes(build: Build, weights: Mapping[str, torch.Tensor]) -> int:
+    """Read from the layers whose shape depends on the number of classes; 1000 where they disagree."""
+    one, other = (_without_data(partial(build, num_classes=n)).state_dict() for n in (1000, 7))
+    heads = [key for key, tensor in one.items() if tensor.shape != other[key].shape]
+    classes = {weights[key].shape[0] for key in heads if key in weights and weights[key].dim() > 0}
+    count = classes.pop() if len(classes) == 1 else 0
+    return count if 2 <= count <= MAX_CLASSES else 1000
+
+
+def _without_data(build: Callable[[], nn.Module]) -> nn.Module:
     """Only names and shapes are wanted; most architectures can be built without allocating weights."""
     try:
         with torch.device("meta"):
-            return build(num_classes=classes)
+            return build()
     except NotImplementedError:  # computes its widths with tensors, as RegNet does
-        return build(num_classes=classes)
+        return build()
 
 
 def _fit_channels(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
@@ -123,10 +131,16 @@ def _fit_channels(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
 def _differences(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
     own = model.state_dict()
     missing = [f"{key} is missing" for key in own if key not in weights]
-    extra = [f"{key} belongs to no layer" for key in weights if key not in own]
+    extra = [f"{key[:120]} belongs to no layer" for key in weights if key not in own]
+    common = [(key, weights[key], own[key]) for key in own if key in weights]
     shapes = [
-        f"{key} is {list(weights[key].shape)}, not {list(own[key].shape)}"
-        for key in own
-        if key in weights and own[key].shape != weights[key].shape
+        f"{key} is {list(given.shape)}, not {list(wanted.shape)}"
+        for key, given, wanted in common
+        if given.shape != wanted.shape
     ]
-    return [*shapes, *missing, *extra]
+    kinds = [
+        f"{key} holds {given.dtype}"
+        for key, given, wanted in common
+        if given.is_floating_point() != wanted.is_floating_point()
+    ]
+    return [*shapes, *kinds, *missing, *extra]

@@ -7,7 +7,6 @@ here. What is read is JSON, raw tensors, and nothing else; what is written is th
 
 import io
 import json
-import math
 import os
 import re
 import tempfile
@@ -24,18 +23,25 @@ from torch.fx import GraphModule
 from workers.base import Preprocessing
 from workers.errors import ModelRefused
 from workers.graph.expressions import check_expressions
-from workers.graph.operators import DTYPES
+from workers.graph.records import read_tensors
 
 SCHEMA_MAJOR = 8
-MAX_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 32 << 20
 MAX_MEMBERS = 100_000
+MODEL = "models/model.json"
 
 _RESAVE = (
-    "Save it again with torch 2.8 or newer: torch.export.save(torch.export.export(model, (x,)), 'm.pt2')."
+    "Save it again with torch 2.9 or newer: "
+    "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2')."
 )
 _NAME = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
-# Never opened: torch writes a pickle here; we write nothing.
-_IGNORED = ("data/sample_inputs/", ".data/", "archive_format", "archive_version", "data/extra/")
+#: What may lie in an archive. The samples are a pickle: torch writes one, we never open it and write none.
+_MEMBER = re.compile(
+    r"models/model\.json|data/(weights|constants)/(model_\1_config\.json|(weight|tensor)_\d+)"
+    r"|data/sample_inputs/model\.pt|extra/.+|byteorder|archive_format|archive_version|\.data/\w+",
+    re.ASCII,
+)
+_PICKLED = ("data/weights/model.pt", "data/constants/model.pt")
 
 
 @dataclass(frozen=True)
@@ -52,21 +58,22 @@ def read_archive(path: Path) -> Archive:
     try:
         with zipfile.ZipFile(path) as file:
             members = _members(path, file)
-            program = _json(file, members, "models/model.json")
-            if program["schema_version"]["major"] != SCHEMA_MAJOR:
+            program = _json(file, members, MODEL)
+            major = program["schema_version"]["major"]
+            if major != SCHEMA_MAJOR:
                 raise ModelRefused(
-                    path.name, f"was written in format {program['schema_version']['major']}, not 8.", _RESAVE
+                    path.name, f"was written in format {major!r:.20}, not {SCHEMA_MAJOR}.", _RESAVE
                 )
             check_expressions(program)
             weights = _tensors(file, members, "weights")
             constants = _tensors(file, members, "constants")
     except ModelRefused:
         raise
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, OverflowError) as error:
         raise ModelRefused(
             path.name, f"is damaged or cut off ({error}).", "Export and upload it again."
         ) from error
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise ModelRefused(path.name, f"is not a well-formed .pt2 ({error!r:.200}).", _RESAVE) from error
     parameters = {name: tensor for name, (tensor, is_parameter) in weights.items() if is_parameter}
     buffers = {name: tensor for name, (tensor, is_parameter) in weights.items() if not is_parameter}
@@ -85,13 +92,18 @@ def trace(graph: torch.nn.Module, preprocessing: Preprocessing) -> ExportedProgr
         )
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+    _forget_origin(program)
+    return program
+
+
+def _forget_origin(program: ExportedProgram) -> None:
+    """Remove stack traces, module and class names; leave what a loader needs."""
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
             module.meta.clear()
             for node in module.graph.nodes:
                 node.meta = {key: value for key, value in node.meta.items() if key in ("val", "tensor_meta")}
     program._example_inputs = None  # saved as an empty record instead of a pickle
-    return program
 
 
 def write_archive(program: ExportedProgram, path: Path) -> None:
@@ -122,26 +134,33 @@ def checked_name(name: str) -> str:
 def _members(path: Path, file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Members by name below the archive's one top folder; refuses what an honest archive never holds."""
     infos = file.infolist()
-    if len(infos) > MAX_MEMBERS or sum(info.file_size for info in infos) > path.stat().st_size:
-        raise ModelRefused(path.name, "declares more content than the file holds.", _RESAVE)
+    declared = sum(info.file_size for info in infos)
+    if len(infos) > MAX_MEMBERS or declared > path.stat().st_size:
+        raise ModelRefused(
+            path.name,
+            f"declares {len(infos):,} members of {declared:,} bytes, more than the file can hold.",
+            _RESAVE,
+        )
     members: dict[str, zipfile.ZipInfo] = {}
+    top = infos[0].filename.partition("/")[0] if infos else ""
     for info in infos:
-        name = info.filename.partition("/")[2]
+        folder, _, name = info.filename.partition("/")
+        shown = repr(info.filename[:120])
         if info.compress_type != zipfile.ZIP_STORED:
-            raise ModelRefused(path.name, f"holds the compressed member {info.filename[:120]!r}.", _RESAVE)
+            raise ModelRefused(path.name, f"holds the compressed member {shown}.", _RESAVE)
         if name in members:
-            raise ModelRefused(path.name, f"holds {info.filename[:120]!r} twice.", _RESAVE)
-        members[name] = info
-        known = name.startswith(("models/", "data/weights/", "data/constants/", "byteorder", *_IGNORED))
-        if not known:
+            raise ModelRefused(path.name, f"holds {shown} twice.", _RESAVE)
+        if name in _PICKLED:
             raise ModelRefused(
-                path.name,
-                f"holds {info.filename[:120]!r}, which does not belong in an exported program.",
-                _RESAVE,
+                path.name, f"keeps tensors as a pickle ({shown}), which can run code.", _RESAVE
             )
-    models = [name for name in members if name.startswith("models/")]
-    if models != ["models/model.json"]:
-        raise ModelRefused(path.name, f"holds {len(models)} programs ({models[:3]}), not one.", _RESAVE)
+        if folder != top or ".." in name or not _MEMBER.fullmatch(name):
+            raise ModelRefused(
+                path.name, f"holds {shown}, which does not belong in an exported program.", _RESAVE
+            )
+        members[name] = info
+    if MODEL not in members:
+        raise ModelRefused(path.name, f"holds no program named {MODEL!r}.", _RESAVE)
     if "byteorder" in members and file.read(members["byteorder"]) != b"little":
         raise ModelRefused(path.name, "was written on a big-endian machine.", _RESAVE)
     return members
@@ -149,55 +168,26 @@ def _members(path: Path, file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 def _json(file: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str) -> Any:
     if members[name].file_size > MAX_JSON_BYTES:
-        raise ModelRefused(name, f"is {members[name].file_size:,} bytes long.", _RESAVE)
+        raise ModelRefused(
+            name,
+            f"is {members[name].file_size:,} bytes long; {MAX_JSON_BYTES:,} are allowed.",
+            "Export a smaller model.",
+        )
     return json.loads(file.read(members[name]))
 
 
 def _tensors(
     file: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], kind: str
 ) -> dict[str, tuple[torch.Tensor, bool]]:
-    """Tensors by name, each with whether it is a parameter."""
-    config = f"data/{kind}/model_{kind}_config.json"
-    if f"data/{kind}/model.pt" in members or config not in members:
-        raise ModelRefused(f"data/{kind}", "keeps its tensors as a pickle, which can run code.", _RESAVE)
-    storages: dict[str, torch.Tensor] = {}
-    views: dict[str, torch.Tensor] = {}  # tied weights stay one tensor
-    tensors = {}
-    for name, meta in _json(file, members, config)["config"].items():
-        record, layout = meta["path_name"], meta["tensor_meta"]
-        if meta["use_pickle"] or layout is None or not re.fullmatch(r"(weight|tensor)_\d+", record):
-            raise ModelRefused(
-                f"{config}: {name[:120]}", "is stored as a pickle, which can run code.", _RESAVE
-            )
-        dtype = DTYPES[layout["dtype"]]
-        if record not in storages:
-            raw = bytearray(file.read(members[f"data/{kind}/{record}"]))
-            storages[record] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-        key = f"{record} {layout}"
-        if key not in views:
-            views[key] = _view(checked_name(name), storages[record].view(dtype), layout)
-        tensor = views[key]
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelRefused(
-                name, "holds NaN or infinite weights.", "Upload a model from before training went wrong."
-            )
-        tensors[name] = (tensor, bool(meta["is_param"]))
+    """Tensors by name, each with whether it is a parameter. kind: weights, constants."""
+    table = f"data/{kind}/model_{kind}_config.json"
+    if table not in members:
+        raise ModelRefused("the file", f"has no table of its {kind} ({table}).", _RESAVE)
+    tensors = read_tensors(
+        _json(file, members, table)["config"],
+        table,
+        lambda record: file.read(members[f"data/{kind}/{record}"]),
+    )
+    for name in tensors:
+        checked_name(name)
     return tensors
-
-
-def _view(name: str, storage: torch.Tensor, layout: Mapping[str, Any]) -> torch.Tensor:
-    """A contiguous copy of the written part of a storage; refuses to reach outside of it."""
-    sizes = [int(size["as_int"]) for size in layout["sizes"]]
-    strides = [int(stride["as_int"]) for stride in layout["strides"]]
-    offset = int(layout["storage_offset"]["as_int"])
-    last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-    empty = 0 in sizes
-    if (
-        min([*sizes, *strides, offset, 0]) < 0
-        or math.prod(sizes) > len(storage)
-        or (not empty and last >= len(storage))
-    ):
-        raise ModelRefused(
-            name, f"has the shape {sizes[:8]}, but the file holds {len(storage)} numbers.", _RESAVE
-        )
-    return torch.as_strided(storage, sizes, strides, offset).clone(memory_format=torch.contiguous_format)

@@ -1,18 +1,22 @@
 """The one door for models: a file from anywhere in, a candidate out."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from workers.base import Candidate, ModelSpec
 from workers.errors import ModelRefused
 from workers.graph.archive import read_archive
 from workers.graph.modules import to_modules
+from workers.graph.onnx_file import read_onnx
 from workers.graph.program import as_written
-from workers.graph.sandbox import run_restricted
+from workers.graph.sandbox import RUN_SHARE, run_restricted
 
 
 def import_model(
@@ -33,11 +37,11 @@ def import_model(
     architecture: name for a file of weights. size, mean, std: preprocessing where it is not the default.
     samples: a few pictures, uint8 (N, H, W, C), on which the rebuilt model must equal the original.
     data_size: side of the data's pictures, for architectures that take any.
+    seconds: for the whole check; running the model once gets a fifth of it.
     Raises ModelRefused; then nothing stays in `folder`.
     """
-    if not path.is_file():
-        raise ModelRefused(str(path), "is not there or is not a file.", "Give the path of a model file.")
-    length = path.stat().st_size
+    before = _state(path)
+    length = before[0]
     with tempfile.TemporaryDirectory(dir=folder) as work:
         if samples is not None:
             np.save(Path(work) / "samples.npy", samples)
@@ -52,18 +56,25 @@ def import_model(
             "std": None if std is None else list(std),
             "samples": None if samples is None else str(Path(work) / "samples.npy"),
             "data_size": data_size,
-            "memory_bytes": (4 << 30) + 8 * length,
+            "memory_bytes": (3 << 30) + 8 * length,
+            "file_bytes": (64 << 20) + 4 * length,
+            "run_seconds": seconds / RUN_SHARE,
         }
         reply = run_restricted("workers.graph.inspection", request, seconds=seconds, told=told)
-        spec = ModelSpec.model_validate(reply["spec"])
-        made = next(file for file in Path(work).iterdir() if file.name in ("model.pt2", "model.onnx"))
+        if _state(path) != before:
+            raise ModelRefused(
+                path.name, "changed while it was read.", "Upload it again when it is complete."
+            )
+        made, spec = _checked(Path(work), reply, request)
+        candidate = open_model(made, spec)
         kept = made.replace(folder / made.name)
-    return open_model(kept, spec)
+    return Candidate(spec, graph=candidate.graph, onnx=None if candidate.onnx is None else kept)
 
 
 def open_model(path: Path, spec: ModelSpec) -> Candidate:
-    """A candidate from a canonical file; `.pt2` becomes a trainable graph."""
+    """A candidate from a canonical file; `.pt2` becomes a trainable graph. Raises ModelRefused."""
     if path.suffix == ".onnx":
+        read_onnx(path)
         return Candidate(spec, onnx=path)
     graph = to_modules(as_written(read_archive(path)), spec.preprocessing.shape)
     return Candidate(spec, graph=graph)
@@ -72,3 +83,28 @@ def open_model(path: Path, spec: ModelSpec) -> Candidate:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """(length in bytes, inode, last change in ns). Raises ModelRefused for what cannot be read."""
+    try:
+        if path.is_file() and os.access(path, os.R_OK):
+            state = path.stat()
+            return state.st_size, state.st_ino, state.st_mtime_ns
+    except OSError:
+        pass  # e.g. a name longer than the system takes
+    raise ModelRefused(str(path)[:300], "is not a file that can be read.", "Give the path of a model file.")
+
+
+def _checked(work: Path, reply: dict[str, Any], request: dict[str, Any]) -> tuple[Path, ModelSpec]:
+    """The file and its description, as far as the child can be trusted: it met a stranger's file."""
+    made = [file for name in ("model.pt2", "model.onnx") if (file := work / name).is_file()]
+    try:
+        spec = ModelSpec.model_validate(reply["spec"] | {key: request[key] for key in ("name", "sha256")})
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ModelRefused(
+            request["name"], f"was described wrongly ({error!r:.120}).", "Upload it again."
+        ) from error
+    if len(made) != 1 or made[0].is_symlink():
+        raise ModelRefused(request["name"], f"became {len(made)} files, not one.", "Upload it again.")
+    return made[0], spec

@@ -40,6 +40,9 @@ def _zip_kind(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as file:
             names = file.namelist()
+            start = min((info.header_offset for info in file.infolist()), default=0)
+        if start != 0:  # what was found is an archive inside the remains of another
+            raise zipfile.BadZipFile(f"{start:,} bytes before its first member")
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise ModelRefused(
             path.name, f"is damaged or cut off ({error}).", "Save and upload it again."
@@ -52,6 +55,6 @@ def _zip_kind(path: Path) -> Kind:
         raise ModelRefused(
             path.name,
             "was saved by an older torch.",
-            "Load it there and save it again with torch 2.8 or newer: torch.export.save(program, 'm.pt2').",
+            "Load it there and save it again with torch 2.9 or newer: torch.export.save(program, 'm.pt2').",
         )
     raise ModelRefused(path.name, "is a zip, but not a model.", "Upload datasets as --dataset.")

@@ -1,15 +1,18 @@
 """The aten operators a program may use, and how their written arguments are read.
 
 A program from a file is data: an operator that is not listed here is refused, so reading one can neither
-touch files (`aten.from_file`), alias memory (`aten.set_`) nor run a subgraph without end. All listed
-operators compute tensors from tensors, and their output sizes are known before they run.
+touch files (`aten.from_file`), alias memory (`aten.set_`), read memory that nobody wrote (`aten.empty`) nor
+run a subgraph without end. All listed operators compute tensors from tensors, and their output sizes are
+known before they run.
 """
 
+import functools
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from workers.errors import ModelRefused
@@ -19,7 +22,7 @@ ATEN = frozenset(
     abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d add add_ addmm alias amax amin arange
     avg_pool1d avg_pool2d baddbmm batch_norm bmm cat chunk clamp clamp_ clamp_max clamp_min clone
     constant_pad_nd contiguous conv1d conv2d conv_transpose2d cos cumsum detach detach_ div div_ dropout
-    dropout_ einsum elu elu_ embedding empty eq erf exp expand expand_as feature_dropout fill fill_
+    dropout_ einsum elu elu_ embedding eq erf exp expand expand_as feature_dropout fill fill_
     flatten flip full full_like ge gelu gather glu group_norm gt hardsigmoid hardsigmoid_ hardswish
     hardswish_ hardtanh hardtanh_ index index_select instance_norm layer_norm le leaky_relu leaky_relu_
     lift_fresh_copy linalg_vector_norm linear log log_softmax logical_and logical_not logical_or
@@ -32,6 +35,9 @@ ATEN = frozenset(
     upsample_nearest2d var view where zero_ zeros zeros_like _assert_tensor_metadata _to_copy
     """.split()
 )
+
+#: The two that do not return tensors.
+_NO_TENSOR = frozenset({("sym_size", "int"), ("_assert_tensor_metadata", "default")})
 
 #: Arithmetic on sizes that depend on the batch.
 SYMBOLIC = {
@@ -71,6 +77,7 @@ _PLAIN_LISTS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+@functools.cache
 def resolve(target: str) -> Callable[..., Any]:
     """The operator that a program names, e.g. ``torch.ops.aten.conv2d.default``.
 
@@ -82,13 +89,24 @@ def resolve(target: str) -> Callable[..., Any]:
     if len(parts) == 5 and parts[:3] == ["torch", "ops", "aten"] and parts[3] in ATEN:
         packet = getattr(torch.ops.aten, parts[3])
         if parts[4] in packet.overloads():
-            return getattr(packet, parts[4])  # type: ignore[no-any-return]
+            overload = getattr(packet, parts[4])
+            if (parts[3], parts[4]) in _NO_TENSOR or _makes_tensors(overload):
+                return overload  # type: ignore[no-any-return]
     raise ModelRefused(
         "models/model.json",
         f"uses the operator {target[:200]!r}, which is not one that Paredown knows to be safe.",
         "Save the result of torch.export.export() itself (not of run_decompositions()); if the model needs "
         "this operator, ask for it to be added to workers/graph/operators.py.",
     )
+
+
+def _makes_tensors(overload: OpOverload) -> bool:
+    """False for what TorchScript does with lists, strings and numbers (`aten.mul.left_t` copies a list any
+    number of times) and for variants that write into another tensor (`aten.mul.out`).
+    """
+    returned = {str(value.type) for value in overload._schema.returns}
+    writes_elsewhere = any(argument.is_out for argument in overload._schema.arguments)
+    return bool(returned) and returned <= {"Tensor", "List[Tensor]"} and not writes_elsewhere
 
 
 def read_argument(written: Mapping[str, Any], values: Mapping[str, Node]) -> Any:

@@ -1,9 +1,11 @@
 """From an archive's written program to a `torch.fx` graph that does exactly what was written.
 
 Parameters and buffers become attributes, every operator a call of itself. What comes out computes the
-original's numbers but cannot be trained (dropout and BatchNorm are frozen); `modules.py` goes on from here.
+original's numbers in evaluation mode but cannot be trained (dropout and BatchNorm are frozen); `modules.py`
+goes on from here.
 """
 
+import keyword
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -13,21 +15,57 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from workers.errors import ModelRefused
-from workers.graph.archive import Archive, checked_name
-from workers.graph.operators import read_argument, resolve
+from workers.graph.archive import MODEL, Archive, checked_name
+from workers.graph.operators import DTYPES, read_argument, resolve
 
-MAX_NODES = 50_000
+MAX_NODES = 10_000
 _FIX = "Export a module whose forward takes one tensor and returns one tensor of logits."
+# Set to False or 0 where a program was exported in training mode: what we read is evaluation.
+_TRAINING = {"train": False, "training": False, "use_input_stats": False, "dropout_p": 0.0}
+
+
+def input_shape(archive: Archive) -> tuple[int | None, int, int, int]:
+    """(N, C, H, W) of the one input; N is None where the batch is dynamic. Raises ModelRefused."""
+    try:
+        module = archive.program["graph_module"]
+        meta = module["graph"]["tensor_values"][_user_input(module["signature"])]
+        sizes = [size.get("as_int") for size in meta["sizes"]]
+        dtype = DTYPES.get(meta["dtype"])
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise _malformed(error) from error
+    if dtype is not torch.float32:
+        raise ModelRefused(
+            MODEL,
+            f"takes an input of {dtype or 'an unknown number format'}.",
+            "Export model.float() instead.",
+        )
+    fixed = all(isinstance(size, int) and 1 <= size <= 4096 for size in sizes[2:])
+    if len(sizes) != 4 or sizes[1] not in (1, 3) or not fixed:
+        raise ModelRefused(
+            MODEL,
+            f"takes an input of the shape {sizes[:8]} (None: dynamic).",
+            "Paredown takes pictures (N, C, H, W) with C = 1 or 3 and fixed H and W up to 4096.",
+        )
+    return sizes[0], sizes[1], sizes[2], sizes[3]
 
 
 def as_written(archive: Archive) -> GraphModule:
     """The program as a graph module in evaluation form. Raises ModelRefused."""
     try:
         return _Reader(archive).read()
-    except (KeyError, ValueError, TypeError, AttributeError, StopIteration) as error:
-        raise ModelRefused(
-            "models/model.json", f"is not a well-formed program ({error!r:.200}).", "Export the model again."
-        ) from error
+    except (LookupError, ValueError, TypeError, AttributeError, StopIteration) as error:
+        raise _malformed(error) from error
+
+
+def _malformed(error: Exception) -> ModelRefused:
+    return ModelRefused(MODEL, f"is not a well-formed program ({error!r:.200}).", "Export the model again.")
+
+
+def _user_input(signature: Mapping[str, Any]) -> str:
+    users = [spec["user_input"]["arg"] for spec in signature["input_specs"] if "user_input" in spec]
+    if len(users) != 1 or "as_tensor" not in users[0]:
+        raise ModelRefused(MODEL, f"takes {len(users)} inputs (kinds: {[*users[0]] if users else []}).", _FIX)
+    return str(users[0]["as_tensor"]["name"])
 
 
 class _Reader:
@@ -41,7 +79,9 @@ class _Reader:
     def read(self) -> GraphModule:
         written = self.module["graph"]
         if len(written["nodes"]) > MAX_NODES:
-            raise ModelRefused("models/model.json", f"has {len(written['nodes']):,} operators.", "Use fewer.")
+            raise ModelRefused(
+                MODEL, f"has {len(written['nodes']):,} operators; {MAX_NODES:,} are allowed.", "Use fewer."
+            )
         self._inputs()
         for node in written["nodes"]:
             self._node(node)
@@ -51,36 +91,25 @@ class _Reader:
         return GraphModule(self.root, self.graph)
 
     def _inputs(self) -> None:
-        users = []
-        states = []
+        self.values[_user_input(self.module["signature"])] = self.graph.placeholder("input")
+        tied: dict[int, Node] = {}  # the first name stands for all, so that names stay when written again
         for spec in self.module["signature"]["input_specs"]:
             ((kind, value),) = spec.items()
             if kind == "user_input":
-                users.append(value["arg"]["as_tensor"]["name"])
-            elif kind == "parameter":
-                states.append((value["arg"]["name"], value["parameter_name"], self.archive.parameters))
-            elif kind == "buffer":
-                states.append((value["arg"]["name"], value["buffer_name"], self.archive.buffers))
-            elif kind == "tensor_constant":
-                states.append((value["arg"]["name"], value["tensor_constant_name"], self.archive.buffers))
-            else:
-                raise ModelRefused("models/model.json", f"takes an input of the kind {kind[:80]!r}.", _FIX)
-        if len(users) != 1:
-            raise ModelRefused("models/model.json", f"takes {len(users)} inputs.", _FIX)
-        self.values[users[0]] = self.graph.placeholder("input")
-        parameters: dict[int, nn.Parameter] = {}
-        for argument, name, tensors in states:
-            tensor = tensors[name]
-            if tensors is self.archive.parameters:
-                if tensor.is_floating_point():
-                    tensor = parameters.setdefault(id(tensor), nn.Parameter(tensor))
-                self._attach(name, tensor)
-            else:
-                self._attach(name, tensor)
-            self.values[argument] = self.graph.get_attr(name)
+                continue
+            if kind not in ("parameter", "buffer", "tensor_constant"):
+                raise ModelRefused(MODEL, f"takes an input of the kind {kind[:80]!r}.", _FIX)
+            name = value[f"{kind}_name"]
+            tensor = (self.archive.parameters if kind == "parameter" else self.archive.buffers)[name]
+            if id(tensor) not in tied:
+                trained = kind == "parameter" and tensor.is_floating_point()
+                path = self._attach(name, nn.Parameter(tensor) if trained else tensor)
+                tied[id(tensor)] = self.graph.get_attr(path)
+            self.values[value["arg"]["name"]] = tied[id(tensor)]
 
-    def _attach(self, name: str, tensor: torch.Tensor) -> None:
-        *path, last = checked_name(name).split(".")
+    def _attach(self, name: str, tensor: torch.Tensor) -> str:
+        """Put the tensor where its name says; return the path it got."""
+        *path, last = (_attribute(part) for part in checked_name(name).split("."))
         owner = self.root
         for part in path:
             if not hasattr(owner, part):
@@ -89,27 +118,27 @@ class _Reader:
             if not isinstance(owner, nn.Module):
                 raise ValueError(f"{name} lies inside a tensor")
         if hasattr(owner, last):
-            raise ValueError(f"{name} is there twice or is a reserved name")
+            raise ValueError(f"{name} is there twice")
         if isinstance(tensor, nn.Parameter):
             owner.register_parameter(last, tensor)
         else:
             owner.register_buffer(last, tensor)
+        return ".".join([*path, last])
 
     def _node(self, written: Mapping[str, Any]) -> None:
         target = resolve(written["target"])
-        schema = getattr(target, "_schema", None)
-        by_keyword = (
-            {argument.name for argument in schema.arguments if argument.kwarg_only} if schema else set()
-        )
-        args, kwargs = [], {}
-        for argument in written["inputs"]:
-            value = read_argument(argument["arg"], self.values)
-            if argument["name"] in by_keyword or (schema and argument.get("kind") == 2):
-                kwargs[checked_name(argument["name"])] = value
-            else:
-                args.append(value)
-        node = self.graph.call_function(target, tuple(args), kwargs)
+        given = [
+            (argument["name"], read_argument(argument["arg"], self.values)) for argument in written["inputs"]
+        ]
+        if schema := getattr(target, "_schema", None):
+            args, kwargs = _bound(schema, dict(given))
+        else:
+            args, kwargs = [value for _, value in given], {}
         outputs = [_output_names(output) for output in written["outputs"]]
+        if _counts_batches(target, args):
+            self.values[str(outputs[0])] = args[0]
+            return
+        node = self.graph.call_function(target, tuple(args), kwargs)
         if len(outputs) == 1 and isinstance(outputs[0], str):
             self.values[outputs[0]] = node
             return
@@ -123,19 +152,54 @@ class _Reader:
             spec["user_output"] for spec in self.module["signature"]["output_specs"] if "user_output" in spec
         ]
         if len(outputs) != 1 or "as_tensor" not in outputs[0]["arg"]:
-            raise ModelRefused("models/model.json", f"returns {len(outputs)} values.", _FIX)
+            raise ModelRefused(MODEL, f"returns {len(outputs)} values.", _FIX)
         return self.values[outputs[0]["arg"]["as_tensor"]["name"]]
+
+
+def _attribute(part: str) -> str:
+    """`class` and `graph` cannot be attributes of a graph module; they get an underscore."""
+    return f"{part}_" if keyword.iskeyword(part) or hasattr(GraphModule, part) else part
+
+
+def _bound(schema: Any, given: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments by position, and by name where the operator takes them by name only; all in evaluation."""
+    names = {argument.name for argument in schema.arguments}
+    if not given.keys() <= names:
+        raise ValueError(f"{schema.name} takes no argument {sorted(given.keys() - names)[:3]}")
+    # Without running statistics, normalization uses those of the batch in evaluation too.
+    if given.get("running_mean", given.get("train")) is not None or "dropout_p" in given:
+        given.update({name: value for name, value in _TRAINING.items() if name in given})
+    positional = [argument for argument in schema.arguments if not argument.kwarg_only]
+    while positional and positional[-1].name not in given:
+        positional.pop()
+    args = []
+    for argument in positional:
+        if argument.name not in given and not argument.has_default_value():
+            raise ValueError(f"{schema.name} needs {argument.name}")
+        args.append(given.pop(argument.name, argument.default_value))
+    return args, given
+
+
+def _counts_batches(target: Any, args: list[Any]) -> bool:
+    """BatchNorm exported in training mode counts its batches; the rebuilt module does that itself."""
+    name = getattr(getattr(target, "_schema", None), "name", "")
+    counter = args[0] if args and isinstance(args[0], Node) else None
+    return (
+        name == "aten::add_"
+        and counter is not None
+        and counter.op == "get_attr"
+        and str(counter.target).endswith("num_batches_tracked")
+    )
 
 
 def _output_names(written: Mapping[str, Any]) -> str | list[str] | None:
     ((kind, value),) = written.items()
-    if kind in ("as_tensor",):
-        return checked_name(value["name"])
+    if kind == "as_tensor":
+        return str(value["name"])
     if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
-        name: str | None = value.get("as_name")
-        return name
+        return value.get("as_name")  # type: ignore[no-any-return]
     if kind == "as_tensors":
-        return [checked_name(item["name"]) for item in value]
+        return [str(item["name"]) for item in value]
     if kind == "as_none":
         return None
     raise ValueError(f"an output of the kind {kind[:80]!r}")
