@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from app.terminal import RunProgress, show_outcome
 from db.settings import Settings
 from workers.base import Target
 from workers.catalog import RUNTIMES
 from workers.data import open_dataset
+from workers.errors import ParedownError, SomethingMissing
 from workers.graph.importing import import_model
 from workers.host import host_facts
-from workers.pipeline import Job, run
+from workers.pipeline import Job, check, run
 from workers.recipe import read_recipe
 from workers.report import write_report
 
@@ -33,8 +35,9 @@ def run_recipe(
     folder: Path,
 ) -> None:
     """Import, run, print and write. folder: for the imported model, while this works."""
-    settings = Settings()
     recipe = read_recipe(recipe_file)
+    settings = _settings()
+    device = _device(settings.device)
     with RunProgress(recipe) as progress:
         progress.say(f"Reading the dataset {dataset_source}")
         dataset = open_dataset(dataset_source, cache=settings.data / "datasets", seed=seed)
@@ -51,6 +54,7 @@ def run_recipe(
             seconds=settings.import_seconds,
             told=lambda step: progress.say(f"Checking {model_file.name}: {step}"),
         )
+        check(candidate, dataset.classes, recipe)
         progress.say("Decoding the pictures")
         data = dataset.prepare(candidate.spec.preprocessing, settings.data / "datasets")
         job = Job(
@@ -61,10 +65,35 @@ def run_recipe(
             folder=settings.data / "stages",
             runtime=RUNTIMES["onnxruntime"](),
             target=Target(host=host_facts().host, threads=settings.threads),
-            device=torch.device(settings.device),
+            device=device,
             seed=seed,
             tell=progress.take,
         )
         outcome = run(job)
     write_report(job, outcome, dataset, data.problems, out)
     show_outcome(outcome, data.problems, out)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ParedownError(
+            f"PAREDOWN_{str(first['loc'][0]).upper()}={first['input']}",
+            f"{first['msg']}.",
+            "Correct the variable of the environment, or unset it.",
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:  # torch says it with AssertionError, RuntimeError and NotImplementedError
+        raise SomethingMissing(
+            f"PAREDOWN_DEVICE={name}",
+            "is no device that torch can use here.",
+            "Use `cpu`, or install a torch that was built for this device.",
+        ) from error
+    return device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,14 +14,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:  # `paredown --help` should not wait for torch
+    from app.doctor import Finding
     from workers.base import Measurement, Method
-    from workers.pipeline import Event, Outcome, Stage
+    from workers.pipeline import Event, Outcome
     from workers.recipe import Recipe
+    from workers.stages import Stage
 
 #: Where the output is a file or a pipe there is no width to fit into.
-_WIDE = None if Console().is_terminal else 170
-out = Console(width=_WIDE, highlight=False)
-err = Console(stderr=True, width=_WIDE, highlight=False)
+_WIDE = None if Console().is_terminal else 200
+out = Console(width=_WIDE, highlight=False, emoji=False)
+err = Console(stderr=True, width=_WIDE, highlight=False, emoji=False)
 
 
 _HEADINGS = (
@@ -50,12 +52,12 @@ class RunProgress:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        self._bar.update(self._task, description=escape(text), completed=0.0)
+        self._bar.update(self._task, description=escape(printable(text)), completed=0.0)
 
     def take(self, event: Event) -> None:
         name = event.method or "baseline"
         if event.finished is not None:
-            how = "from cache" if event.finished.cached else f"{event.finished.seconds:.1f} s"
+            how = _took(event.finished)
             self._bar.console.print(f"{event.stage + 1}/{self._stages} {name}: {how}")
             return
         self._bar.update(
@@ -67,6 +69,8 @@ class RunProgress:
 
 def show_outcome(outcome: Outcome, problems: tuple[str, ...], folder: Path) -> None:
     """The table of stages, then what the reader should know, then where the files are."""
+    from workers.report import FILES
+
     table = Table(title=None, header_style="bold")
     table.add_column("Stage")
     for heading in _HEADINGS:
@@ -81,12 +85,11 @@ def show_outcome(outcome: Outcome, problems: tuple[str, ...], folder: Path) -> N
     )
     for stage in outcome.stages:
         for note in stage.notes:
-            out.print(f"{stage.method}: {note}", markup=False)
+            out.print(f"{stage.method}: {note}", markup=False, soft_wrap=True)
     for sentence in (*problems, *outcome.warnings):
-        out.print(sentence, markup=False)
-    out.print(
-        f"Written to {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}", markup=False
-    )
+        out.print(printable(sentence), markup=False, soft_wrap=True)
+    names = ", ".join(name for name in FILES if (folder / name).exists())
+    out.print(printable(f"Written to {folder}: {names}"), markup=False, soft_wrap=True)
 
 
 def show_methods(methods: Mapping[str, type[Method]]) -> None:
@@ -106,9 +109,29 @@ def show_methods(methods: Mapping[str, type[Method]]) -> None:
         out.print()
 
 
+def show_findings(findings: Sequence[Finding]) -> None:
+    """One line per thing that was looked at, and the way to add what is missing."""
+    for finding in findings:
+        mark = (
+            "[green]ok[/]     "
+            if finding.well
+            else "[red]missing[/]"
+            if finding.needed
+            else "[yellow]notice[/] "
+        )
+        out.print(f"{mark}  [bold]{finding.name}[/bold]: {escape(finding.what)}")
+        if not finding.well:
+            out.print(Padding(escape(finding.fix), (0, 0, 0, 9)))
+
+
 def show_error(text: str) -> None:
-    """One paragraph on stderr."""
-    err.print(f"[bold red]Error[/bold red] {escape(text)}")
+    """One paragraph on stderr; long lines are left to the terminal, so that code in them can be copied."""
+    err.print(f"[bold red]Error[/bold red] {escape(printable(text))}", soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """File names may hold bytes that are no text; they become question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def _bounds(schema: Mapping[str, object]) -> str:
@@ -125,7 +148,6 @@ def _bounds(schema: Mapping[str, object]) -> str:
 
 
 def _cells(stage: Stage) -> list[str]:
-    took = "from cache" if stage.cached else f"{stage.seconds:.1f} s"
     return [
         stage.method or "baseline",
         _accuracy(_find(stage, "accuracy", "validation")),
@@ -136,8 +158,12 @@ def _cells(stage: Stage) -> list[str]:
         _count(_find(stage, "size"), "B"),
         _count(_find(stage, "parameters")),
         _count(_find(stage, "macs")),
-        took if stage.index else "",
+        _took(stage),
     ]
+
+
+def _took(stage: Stage) -> str:
+    return "from cache" if stage.cached else f"{stage.seconds:.1f} s"
 
 
 def _find(stage: Stage, name: str, split: str | None = None) -> Measurement:
@@ -168,6 +194,6 @@ def _count(m: Measurement, unit: str = "") -> str:
     if m.value is None:
         return "not known"
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if m.value >= factor:
+        if m.value >= 0.9995 * factor:  # what rounds up to it belongs to it
             return f"{m.value / factor:.3g} {letter}{unit}"
     return f"{m.value:g} {unit}".strip()

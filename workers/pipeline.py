@@ -1,25 +1,19 @@
 """run(model, dataset, recipe) -> stages: each step applied, kept, exported, compared and measured.
 
-Resume is caching: a stage is kept under a key of everything it depends on, so a restarted run, and another
-recipe with the same beginning, go on from the last finished stage. Knows no queue and no database.
+Resume is caching: a restarted run, and another recipe with the same beginning, go on from the last finished
+stage (`stages.py` says what is kept). Knows no queue and no database.
 """
 
 import dataclasses
-import hashlib
 import itertools
-import json
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from filelock import FileLock
 
-import workers
 from workers.base import (
     Artefact,
     Bench,
@@ -35,34 +29,15 @@ from workers.base import (
 from workers.catalog import MEASURES
 from workers.data import warn_if_trained_on
 from workers.deploy.export import export_onnx
-from workers.deploy.parity import Parity, check_parity
+from workers.deploy.parity import check_parity
 from workers.errors import DatasetRefused, StepFailed
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
-from workers.host import versions
 from workers.recipe import Recipe, settings_of, step_id
+from workers.stages import Stage as Stage  # the shape of what a run gives
+from workers.stages import Store, place_of, stage_keys, write_stage
 
 PARITY_SAMPLES = 256
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step as it was carried out; stage 0 is the model as uploaded.
-
-    file: the exported ONNX. seconds: what the step took when it was really done. cached: it was not done
-    again this time.
-    """
-
-    index: int
-    method: str | None
-    settings: Mapping[str, Any]
-    key: str
-    file: Path
-    seconds: float
-    cached: bool
-    notes: tuple[str, ...]
-    parity: Parity | None
-    measurements: tuple[Measurement, ...]
 
 
 @dataclass(frozen=True)
@@ -102,45 +77,49 @@ class Job:
     seed: int
     tell: Callable[[Event], None] = lambda _: None
 
+    @property
+    def steps(self) -> tuple[Method | None, ...]:
+        """One per stage; the baseline is made by none."""
+        return None, *self.recipe.steps
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder)
+
 
 def run(job: Job) -> Outcome:
     """Carry out the recipe. Raises a ParedownError; finished stages stay for the next attempt."""
-    _check(job)
-    candidate: Candidate | None = job.model
+    check(job.model, job.data.classes, job.recipe)
+    job.store.clear()
     stages: list[Stage] = []
-    keys = list(_keys(job))
-    for index, (step, key) in enumerate(zip((None, *job.recipe.steps), keys, strict=True)):
+    for index, key in enumerate(_keys(job)):
+        tell = partial(_tell, job, index)
         # Another run with the same beginning may be at it right now; then its result is waited for.
-        with FileLock(_folder(job) / f"{key}.lock"):
-            kept = _kept(job, key)
+        tell(Progress("waiting for its turn", 0.0))
+        with job.store.turn(key):
+            kept = job.store.find(key)
             if kept is None:
-                before = candidate or _reopen(job, keys[index - 1])
-                kept, candidate = _carry_out(job, index, step, key, before)
-            elif index > 0:
-                candidate = None  # opened again only when a later step needs it
+                # Every step starts from what is kept: cached or not, the same bits and the same names.
+                model = _reopen(job, stages[-1]) if stages else job.model
+                kept = _carry_out(job, index, key, model, tell)
+            kept = _measured(job, kept, tell)
         stages.append(kept)
-        job.tell(Event(index, kept.method, Progress("done", 1.0), kept))
-    stages = _measured_together(job, stages)
-    archive = job.folder / keys[-1] / "model.pt2"
-    return Outcome(tuple(stages), archive if archive.exists() else None, _warnings(stages[0]))
+        tell(Progress("done", 1.0), finished=kept)
+    stages = _measured_together(job, stages, tell)
+    return Outcome(tuple(stages), stages[-1].archive, _warnings(stages[0]))
 
 
-def _folder(job: Job) -> Path:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    return job.folder
-
-
-def _check(job: Job) -> None:
-    """What can be known to fail is refused before hours of work."""
-    known, given = job.model.spec.classes, len(job.data.classes)
+def check(model: Candidate, classes: Sequence[str], recipe: Recipe) -> None:
+    """Refuse, before hours of work, what can be known to fail. Raises DatasetRefused and StepFailed."""
+    known, given = model.spec.classes, len(classes)
     if known != given:
         raise DatasetRefused(
             "model and dataset",
             f"do not belong together: the model tells {known} classes apart, the dataset has {given}.",
             "Bring the data that the model was trained for.",
         )
-    for index, step in enumerate(job.recipe.steps):
-        if job.model.graph is None and step.needs_graph:
+    for index, step in enumerate(recipe.steps):
+        if model.graph is None and step.needs_graph:
             raise StepFailed(
                 f"step {index + 1} ({step_id(step)})",
                 "works on a trainable model, and an ONNX file has no graph to train.",
@@ -148,63 +127,86 @@ def _check(job: Job) -> None:
             )
 
 
-def _carry_out(
-    job: Job, index: int, step: Method | None, key: str, model: Candidate
-) -> tuple[Stage, Candidate]:
-    """Do the step, keep and measure what came out. A stage appears in the folder whole or not at all."""
-    method = None if step is None else step_id(step)
+def _tell(job: Job, index: int, progress: Progress, *, finished: Stage | None = None) -> None:
+    step = job.steps[index]
+    job.tell(Event(index, None if step is None else step_id(step), progress, finished))
 
-    def tell(progress: Progress) -> None:
-        job.tell(Event(index, method, progress))
 
-    scratch, partial = job.folder / f"{key}.scratch", job.folder / f"{key}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    for folder in (scratch, partial):
-        folder.mkdir(parents=True, exist_ok=True)
+def _keys(job: Job) -> Iterator[str]:
+    """A file's name and the place of measuring change nothing of a stage."""
+    spec = job.model.spec.model_dump(mode="json", exclude={"name"})
+    return stage_keys(job.recipe, model=spec, dataset=job.dataset, seed=job.seed, device=str(job.device))
+
+
+def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[[Progress], None]) -> Stage:
+    """Do the step, export and compare what came out, and keep it."""
+    step = job.steps[index]
+    scratch = job.store.scratch(key)
+    with job.store.filling(key) as folder:
+        model, seconds = _applied(job, step, model, scratch, tell)
+        tell(Progress("exporting", 1.0))
+        file = folder / "model.onnx"
+        export_onnx(model, file, job.data.classes)
+        stage = Stage(
+            index=index,
+            method=None if step is None else step_id(step),
+            settings={} if step is None else settings_of(step),
+            key=key,
+            file=job.folder / key / file.name,
+            seconds=seconds,
+            cached=False,
+            notes=model.notes,
+            parity=check_parity(model, file, _inputs(job.data), job.runtime),
+        )
+        if model.graph is not None:
+            write_archive(trace(model.graph, model.spec.preprocessing), folder / "model.pt2")
+        write_stage(stage, folder)
+    return stage
+
+
+def _applied(
+    job: Job, step: Method | None, model: Candidate, scratch: Path, tell: Callable[[Progress], None]
+) -> tuple[Candidate, float]:
+    """The changed candidate and the seconds it took, those of earlier attempts that were killed included."""
+    if step is None:
+        return model, 0.0
+    clock = scratch / "seconds"
+    before = float(clock.read_text() or 0) if clock.exists() else 0.0
     started = time.monotonic()
-    if step is not None:
-        context = Context(job.data, job.model, job.device, job.seed, scratch, tell)
-        model = step.apply(dataclasses.replace(model, notes=()), context)
-    seconds = time.monotonic() - started
-    file = partial / "model.onnx"
-    tell(Progress("exporting", 1.0))
-    export_onnx(model, file, job.data.classes)
-    parity = check_parity(model, file, _inputs(job.data), job.runtime)
-    if model.graph is not None:
-        write_archive(trace(model.graph, model.spec.preprocessing), partial / "model.pt2")
-    bench = Bench(job.data, job.runtime, job.target, tell)
-    measurements = [
-        measurement
-        for measure in MEASURES.values()
-        if not measure.together
-        for measurement in measure().take([Artefact(file, model)], bench)[0]
-    ]
-    kept = job.folder / key
-    stage = Stage(
-        index=index,
-        method=method,
-        settings={} if step is None else settings_of(step),
-        key=key,
-        file=kept / "model.onnx",
-        seconds=seconds,
-        cached=False,
-        notes=model.notes,
-        parity=parity,
-        measurements=tuple(measurements),
-    )
-    _write_stage(stage, partial / "stage.json")
-    partial.rename(kept)
-    shutil.rmtree(scratch)
-    return stage, model
+
+    def seconds() -> float:
+        return before + time.monotonic() - started
+
+    def heard(progress: Progress) -> None:
+        if progress.values:  # an epoch: what was done until here is not done again
+            clock.write_text(str(seconds()))
+        tell(progress)
+
+    context = Context(job.data, job.model, job.device, job.seed, scratch, heard)
+    return step.apply(dataclasses.replace(model, notes=()), context), seconds()
 
 
-def _measured_together(job: Job, stages: list[Stage]) -> list[Stage]:
+def _measured(job: Job, stage: Stage, tell: Callable[[Progress], None]) -> Stage:
+    """Add what is measured of each stage alone."""
+    place = place_of(job.target, job.runtime)
+    taken = job.store.measured(stage.key, place)
+    if taken is None:
+        artefact = Artefact(stage.file, _reopen(job, stage))
+        bench = Bench(job.data, job.runtime, job.target, tell)
+        taken = tuple(
+            measurement
+            for measure in MEASURES.values()
+            if not measure.together
+            for measurement in measure().take([artefact], bench)[0]
+        )
+        job.store.keep_measured(stage.key, place, taken)
+    return dataclasses.replace(stage, measurements=taken)
+
+
+def _measured_together(job: Job, stages: list[Stage], tell: Callable[[Progress], None]) -> list[Stage]:
     """Add what only compares side by side: latencies of all stages from one session."""
-    artefacts = [Artefact(stage.file, dataclasses.replace(job.model, onnx=stage.file)) for stage in stages]
-    last = stages[-1]
-    bench = Bench(
-        job.data, job.runtime, job.target, lambda progress: job.tell(Event(last.index, last.method, progress))
-    )
+    artefacts = [Artefact(stage.file, Candidate(job.model.spec, onnx=stage.file)) for stage in stages]
+    bench = Bench(job.data, job.runtime, job.target, tell)
     for measure in MEASURES.values():
         if measure.together:
             taken = measure().take(artefacts, bench)
@@ -215,82 +217,24 @@ def _measured_together(job: Job, stages: list[Stage]) -> list[Stage]:
     return stages
 
 
+def _reopen(job: Job, stage: Stage) -> Candidate:
+    """The candidate after a kept stage."""
+    return open_model(stage.archive or stage.file, job.model.spec)
+
+
 def _inputs(data: LabelledData) -> Iterator[torch.Tensor]:
     for inputs, _ in itertools.islice(data.batches("validation", 64), PARITY_SAMPLES // 64):
         yield inputs
 
 
 def _warnings(baseline: Stage) -> tuple[str, ...]:
-    counts = [
-        (round((m.value or 0) * (m.samples or 0)), m.samples or 0)
-        for split in ("validation", "test")
-        for m in baseline.measurements
-        if m.name == "accuracy" and m.split == split
-    ]
-    warning = warn_if_trained_on(*counts[0], *counts[1])
+    validation, test = (_correct(baseline.measurements, split) for split in ("validation", "test"))
+    warning = warn_if_trained_on(*validation, *test)
     return () if warning is None else (warning,)
 
 
-# --- what is kept ----------------------------------------------------------------------------------
-
-
-def _keys(job: Job) -> Iterator[str]:
-    """One key per stage, the baseline's first; each covers everything that came before it."""
-    start = {
-        "model": job.model.spec.model_dump(mode="json"),
-        "dataset": job.dataset,
-        "seed": job.seed,
-        "device": str(job.device),
-        "target": job.target.model_dump(mode="json"),
-        "code": code_sha256(),
-        "versions": versions(),
-    }
-    key = _digest(json.dumps(start, sort_keys=True))
-    yield key
-    for step in job.recipe.steps:
-        key = _digest(f"{key} {step_id(step)} {json.dumps(settings_of(step), sort_keys=True)}")
-        yield key
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@cache
-def code_sha256() -> str:
-    """SHA-256 of the sources under workers/: other code, other results."""
-    root = Path(workers.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _kept(job: Job, key: str) -> Stage | None:
-    path = job.folder / key / "stage.json"
-    if not path.exists():
-        return None
-    written = json.loads(path.read_text())
-    written["measurements"] = tuple(Measurement.model_validate(m) for m in written["measurements"])
-    written["parity"] = None if written["parity"] is None else Parity.model_validate(written["parity"])
-    written["notes"] = tuple(written["notes"])
-    return Stage(**written, cached=True, key=key, file=job.folder / key / "model.onnx")
-
-
-def _write_stage(stage: Stage, path: Path) -> None:
-    written = {
-        "index": stage.index,
-        "method": stage.method,
-        "settings": dict(stage.settings),
-        "seconds": stage.seconds,
-        "notes": stage.notes,
-        "parity": None if stage.parity is None else stage.parity.model_dump(),
-        "measurements": [m.model_dump(mode="json") for m in stage.measurements],
-    }
-    path.write_text(json.dumps(written))
-
-
-def _reopen(job: Job, key: str) -> Candidate:
-    """The candidate after a kept stage."""
-    archive = job.folder / key / "model.pt2"
-    return open_model(archive if archive.exists() else job.folder / key / "model.onnx", job.model.spec)
+def _correct(measurements: Sequence[Measurement], split: str) -> tuple[int, int]:
+    """How many samples of how many the model gets right."""
+    accuracy = next(m for m in measurements if m.name == "accuracy" and m.split == split)
+    samples = accuracy.samples or 0
+    return round((accuracy.value or 0) * samples), samples

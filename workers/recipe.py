@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, model_validator
+from pydantic_core import ErrorDetails
 
 from workers.base import Family, Frozen, Method
 from workers.catalog import METHODS
@@ -22,7 +23,7 @@ ORDER: dict[Family, int | None] = {
     "early_exit": 2,
     "quantization": 3,
 }
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 16
 
 
 def _as_step(name: str, method: type[Method]) -> type[Method]:
@@ -39,6 +40,12 @@ else:
     Step = Annotated[Union[tuple(STEPS.values())], Field(discriminator="method")]  # noqa: UP007
 
 
+class _WrongOrder(ValueError):
+    def __init__(self, index: int, what: str) -> None:
+        self.index = index
+        super().__init__(what)
+
+
 class Recipe(Frozen):
     """What is done to a model, in order. No step at all gives the baseline."""
 
@@ -53,9 +60,10 @@ class Recipe(Frozen):
             if rank is None and reached[0] < ORDER["quantization"]:  # type: ignore[operator]
                 continue
             if rank is None or rank < reached[0]:
-                raise ValueError(
+                raise _WrongOrder(
+                    index,
                     f"step {index + 1} ({step_id(step)}) cannot come after {reached[1]}; "
-                    "prune and factorise first, then add exits, then quantize"
+                    "prune and factorise first, then add exits, then quantize",
                 )
             reached = (rank, step_id(step))
         return self
@@ -69,7 +77,8 @@ def step_id(step: Method) -> str:
 def read_recipe(path: Path) -> Recipe:
     """Parse a recipe file. Raises RecipeRefused with the line and the field."""
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise RecipeRefused(str(path), f"cannot be read ({error.strerror}).", "Give a YAML file.") from error
     return parse_recipe(text, path.name)
@@ -78,15 +87,16 @@ def read_recipe(path: Path) -> Recipe:
 def parse_recipe(text: bytes | str, where: str) -> Recipe:
     """`where` names the text in errors. Raises RecipeRefused with the line and the field."""
     if len(text) > MAX_BYTES:
-        raise RecipeRefused(where, f"is {len(text):,} bytes long.", "A recipe is a few lines of YAML.")
+        raise RecipeRefused(where, f"is over {MAX_BYTES:,} bytes long.", "A recipe is a few lines of YAML.")
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        written = yaml.safe_load(text)
+        tree, written = _parsed(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}" if mark else where
-        problem = getattr(error, "problem", None) or str(error)
-        raise RecipeRefused(place, f"is not YAML: {problem}.", "Check indentation and colons.") from error
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise RecipeRefused(
+            place, f"cannot be read: {problem}.", "Check indentation, colons and fields."
+        ) from error
     if not isinstance(written, dict):
         raise RecipeRefused(
             where,
@@ -99,6 +109,39 @@ def parse_recipe(text: bytes | str, where: str) -> Recipe:
         raise _refusal(error, where, tree) from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Neither aliases, which make a few bytes stand for gigabytes, nor fields that are there twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="a recipe takes no aliases (*)", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r:.80} is there twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return node
+
+
+def _parsed(text: bytes | str) -> tuple[yaml.Node | None, Any]:
+    """The nodes, which know their lines, and the values. JSON is YAML but for its escapes and its tabs."""
+    try:
+        written = json.loads(text)
+    except (ValueError, RecursionError):
+        loader = _Loader(text)
+        tree = loader.get_single_node()
+        return tree, None if tree is None else loader.construct_document(tree)
+    plain = text.decode(json.detect_encoding(text)) if isinstance(text, bytes) else text
+    return _Loader(plain.replace("\t", " ")).get_single_node(), written
+
+
 def write_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, with every setting spelled out."""
     steps = [{"method": step_id(step), **settings_of(step)} for step in recipe.steps]
@@ -109,24 +152,36 @@ def _refusal(error: ValidationError, where: str, tree: yaml.Node | None) -> Reci
     """The first problem, with its line; the number of others."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    # pydantic puts the tag of a union into the path; the file has no such level.
-    path = [part for part in first["loc"] if part not in STEPS]
-    line = _line(tree, path)
-    place = f"{where}, line {line}: {'.'.join(map(str, path))}" if path else where
-    what = f"{first['msg']}."
-    if first["type"] != "missing" and not isinstance(first["input"], dict | list):
-        what = f"{first['input']!r}: {what}"
+    path, what = _path(first), f"{first['msg'].removeprefix('Value error, ')}."
+    place = f"{where}, line {_line(tree, path)}: {'.'.join(map(str, path))}"
+    if first["type"] != "missing" and not isinstance(first["input"], dict | list | Frozen):
+        what = f"{first['input']!r:.80}: {what}"
     if len(problems) > 1:
         what += f" ({len(problems) - 1} more after this one.)"
-    return RecipeRefused(place, what, _advice(first["type"], path))
+    return RecipeRefused(place, what, _advice(first))
 
 
-def _advice(kind: str, path: list[int | str]) -> str:
-    if kind.startswith("union_tag"):
-        return f"Methods are: {', '.join(METHODS)}."
+def _path(problem: ErrorDetails) -> list[int | str]:
+    """Where in the file; pydantic puts the tag of a union into the path, and knows no place for an order."""
+    wrong = _wrong_order(problem)
+    if wrong is not None:
+        return ["steps", wrong.index]
+    path = [*problem["loc"][:2], *problem["loc"][3:]]
+    return [*path, "method"] if problem["type"].startswith("union_tag") else path
+
+
+def _wrong_order(problem: ErrorDetails) -> _WrongOrder | None:
+    error = problem.get("ctx", {}).get("error")
+    return error if isinstance(error, _WrongOrder) else None
+
+
+def _advice(problem: ErrorDetails) -> str:
+    kind = problem["type"]
+    if kind.startswith("union_tag") or kind == "model_attributes_type":
+        return f"A step is `- method: ` and one of {', '.join(METHODS)}, then its settings."
     if kind == "extra_forbidden":
         return "`paredown methods` lists the settings of each method."
-    if not path:
+    if _wrong_order(problem):
         return "Reorder the steps."
     return "`paredown methods` shows what each setting takes."
 

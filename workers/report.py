@@ -9,14 +9,20 @@ from typing import Any
 from workers.base import LabelledData
 from workers.data import Dataset
 from workers.host import host_facts, versions
-from workers.pipeline import Job, Outcome, Stage
+from workers.pipeline import Job, Outcome
 from workers.recipe import write_recipe
+from workers.stages import Stage
+
+FILES = ("model.onnx", "model.pt2", "recipe.yaml", "report.json")
 
 
 def write_report(
     job: Job, outcome: Outcome, dataset: Dataset, problems: tuple[str, ...], folder: Path
 ) -> None:
-    """Fill `folder`; each file appears whole. Nothing written names the machine's user or a path."""
+    """Fill `folder` with FILES, each of them whole; other files there stay.
+
+    Nothing written names the machine's user or a path.
+    """
     last = outcome.stages[-1]
     report = {
         "model": job.model.spec.model_dump(mode="json"),
@@ -35,12 +41,15 @@ def write_report(
         shutil.copyfile(last.file, made / "model.onnx")
         if outcome.archive is not None:
             shutil.copyfile(outcome.archive, made / "model.pt2")
-        else:
-            (folder / "model.pt2").unlink(missing_ok=True)  # of an earlier run into the same folder
-        (made / "recipe.yaml").write_text(write_recipe(job.recipe))
-        (made / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        for file in made.iterdir():
-            file.replace(folder / file.name)
+        (made / "recipe.yaml").write_text(write_recipe(job.recipe), encoding="utf-8")
+        text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+        # A file's name need not be text.
+        (made / "report.json").write_text(text + "\n", encoding="utf-8", errors="replace")
+        for name in FILES:
+            if (made / name).exists():
+                (made / name).replace(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)  # of an earlier run into the same folder
 
 
 def _dataset(dataset: Dataset, data: LabelledData, problems: tuple[str, ...]) -> dict[str, Any]:

@@ -8,15 +8,18 @@ leave stack traces, class names and source lines in the metadata; all of it is r
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
+from google.protobuf.message import Message
 from onnx import ModelProto
 
 from workers.base import INPUT_NAME, OUTPUT_NAME, Candidate
+from workers.errors import StepFailed
 from workers.graph.archive import trace
-from workers.graph.onnx_file import subgraphs
+
+#: More a protobuf cannot hold.
+MAX_BYTES = 2**31 - 1
 
 
 def export_onnx(candidate: Candidate, path: Path, classes: Sequence[str]) -> None:
@@ -42,22 +45,34 @@ def export_onnx(candidate: Candidate, path: Path, classes: Sequence[str]) -> Non
             "classes": json.dumps(list(classes)),
         },
     )
+    _save(model, path)
+
+
+def _save(model: ModelProto, path: Path) -> None:
+    if model.ByteSize() > MAX_BYTES:
+        raise StepFailed(
+            path.name,
+            f"would be {model.ByteSize():,} bytes long; one ONNX file holds at most {MAX_BYTES:,}.",
+            "Make the model smaller: prune it more.",
+        )
     partial = path.with_suffix(".partial")
-    onnx.save(model, str(partial))
-    partial.replace(path)
+    try:
+        onnx.save(model, str(partial))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _anonymize(model: ModelProto) -> None:
-    model.doc_string, model.graph.name = "", "paredown"
-    del model.metadata_props[:]
-    for function in model.functions:
-        _blank(function, *function.node)
-    for graph in subgraphs(model.graph):
-        _blank(graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info)
+    _blank(model)
+    model.graph.name = "paredown"
 
 
-def _blank(*parts: Any) -> None:
-    """Graphs, nodes, tensors and values share these two fields, but no type."""
-    for part in parts:
-        part.doc_string = ""
-        del part.metadata_props[:]
+def _blank(message: Message) -> None:
+    """Models, graphs, functions, nodes, tensors and values have these two fields, and parts of their own."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type:
+            for part in value if field.is_repeated else [value]:
+                _blank(part)

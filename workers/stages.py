@@ -1,0 +1,182 @@
+"""What is kept of finished steps: one folder per stage, named by a key of everything the stage depends on.
+
+A stage is there whole or not at all, and is only believed while its files are the ones that were written.
+Knows no method and does no step.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+import workers
+from workers.base import Measurement, Runtime, Target
+from workers.deploy.parity import Parity
+from workers.graph.importing import file_sha256
+from workers.host import versions
+from workers.recipe import Recipe, settings_of, step_id
+
+#: What is left of a run that was killed, and that nobody took up again, goes after this time.
+ABANDONED_S = 7 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step as it was carried out; stage 0 is the model as uploaded.
+
+    file: the exported ONNX. seconds: what the step took when it was really done. cached: it was not done
+    again this time.
+    """
+
+    index: int
+    method: str | None
+    settings: Mapping[str, Any]
+    key: str
+    file: Path
+    seconds: float
+    cached: bool
+    notes: tuple[str, ...]
+    parity: Parity | None
+    measurements: tuple[Measurement, ...] = ()
+
+    @property
+    def archive(self) -> Path | None:
+        """The stage as a trainable `.pt2`; None when the upload was an ONNX file."""
+        archive = self.file.with_name("model.pt2")
+        return archive if archive.exists() else None
+
+
+def stage_keys(recipe: Recipe, **start: object) -> Iterator[str]:
+    """One key per stage, the baseline's first; each covers everything that came before it.
+
+    start: what else decides the result, as JSON values; the code and its packages are added here.
+    """
+    key = _digest({**start, "code": code_sha256(), "versions": versions()})
+    yield key
+    for step in recipe.steps:
+        key = _digest([key, step_id(step), settings_of(step)])
+        yield key
+
+
+@cache
+def code_sha256() -> str:
+    """SHA-256 of the sources under workers/: other code, other results."""
+    root = Path(workers.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder where all runs keep their stages."""
+
+    folder: Path
+
+    def clear(self) -> None:
+        """Remove what killed runs left behind a week ago."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for suffix in ("partial", "scratch", "lock"):
+            for left in self.folder.glob(f"*.{suffix}"):
+                with suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > ABANDONED_S:
+                        left.unlink() if left.is_file() else shutil.rmtree(left)
+
+    @contextmanager
+    def turn(self, key: str) -> Iterator[None]:
+        """Wait while another process is at this stage."""
+        file = self.folder / f"{key}.lock"
+        with FileLock(file):
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)  # whoever waits for it notices and makes a new one
+
+    def scratch(self, key: str) -> Path:
+        """A folder for the step itself, such as its epoch checkpoints; stays until the stage is kept."""
+        folder = self.folder / f"{key}.scratch"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @contextmanager
+    def filling(self, key: str) -> Iterator[Path]:
+        """A folder that is kept when the block ends without an error, else removed."""
+        partial, kept = self.folder / f"{key}.partial", self.folder / key
+        for left in (partial, kept):  # of a killed process, or damaged
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            partial.rename(kept)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):
+                self.scratch(key).rmdir()  # only when it is empty
+            raise
+        shutil.rmtree(self.scratch(key))
+
+    def find(self, key: str) -> Stage | None:
+        """The stage without its measurements; None when it is not there or its files were changed."""
+        folder = self.folder / key
+        try:
+            written = json.loads((folder / "stage.json").read_text())
+            if written.pop("files") != _files(folder):
+                return None
+            written["notes"] = tuple(written["notes"])
+            if written["parity"] is not None:
+                written["parity"] = Parity.model_validate(written["parity"])
+            return Stage(**written, key=key, file=folder / "model.onnx", cached=True)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def measured(self, key: str, place: str) -> tuple[Measurement, ...] | None:
+        """What was measured of a stage in a `place_of` measuring; None when nothing was."""
+        try:
+            written = json.loads(self._measurements(key, place).read_text())
+            return tuple(Measurement.model_validate(m) for m in written)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def keep_measured(self, key: str, place: str, measurements: Sequence[Measurement]) -> None:
+        file = self._measurements(key, place)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps([m.model_dump(mode="json") for m in measurements]))
+        partial.replace(file)
+
+    def _measurements(self, key: str, place: str) -> Path:
+        return self.folder / key / f"measured-{place}.json"
+
+
+def write_stage(stage: Stage, folder: Path) -> None:
+    """Describe the files of `folder`; the last thing that is written there."""
+    written = {
+        field.name: getattr(stage, field.name)
+        for field in dataclasses.fields(stage)
+        if field.name not in ("key", "file", "cached", "parity", "measurements")
+    }
+    written["parity"] = None if stage.parity is None else stage.parity.model_dump()
+    written["files"] = _files(folder)
+    (folder / "stage.json").write_text(json.dumps(written))
+
+
+def place_of(target: Target, runtime: Runtime) -> str:
+    """A short name for where and with what is measured."""
+    return _digest([target.model_dump(mode="json"), type(runtime).__name__])[:8]
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {file.name: file_sha256(file) for file in sorted(folder.glob("model.*"))}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
