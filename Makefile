@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: test check slow bench clean
+.PHONY: test check slow demo up format clean
 
 test: $(READY)            ## all tests but the slow ones
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 slow: $(READY)            ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+demo: $(READY)            ## everything started, the sample compressed with several recipes; ARGS=--exit ends then
+	$(BIN)/paredown demo $(ARGS)
+
+up: $(READY)              ## dashboard, worker and broker; Ctrl-C ends them
+	$(BIN)/paredown up $(ARGS)
 
 check: $(READY)           ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,5 +1,7 @@
 """`paredown`: the product without a browser."""
 
+import math
+import os
 import sys
 import tempfile
 import traceback
@@ -9,7 +11,7 @@ from typing import Annotated
 import typer
 
 from app import terminal
-from workers.errors import ParedownError, RecipeRefused
+from workers.errors import ParedownError
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -33,11 +35,11 @@ def run(
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,  # noqa: ARG001 - read by main
 ) -> None:
     """Compress a model, measure every stage, and write the file to deploy."""
+    _check_out(out)
+    means, stds = _numbers("--mean", mean), _numbers("--std", std)
     # Here and not above: `paredown --help` should not wait for torch.
     from app.running import run_recipe
 
-    if out.exists() and not out.is_dir():
-        raise RecipeRefused(f"--out {out}", "is a file.", "Name a folder.")
     with tempfile.TemporaryDirectory() as folder:
         run_recipe(
             recipe,
@@ -46,11 +48,65 @@ def run(
             out,
             architecture=arch,
             size=size,
-            mean=_numbers("--mean", mean),
-            std=_numbers("--std", std),
+            mean=means,
+            std=stds,
             seed=seed,
             folder=Path(folder),
         )
+
+
+@app.command()
+def up() -> None:
+    """Start the dashboard, a worker and a broker; Ctrl-C ends them all."""
+    from app import serving
+
+    serving.up()
+
+
+@app.command()
+def demo(
+    exit_: Annotated[
+        bool, typer.Option("--exit", help="End after the table, instead of serving on.")
+    ] = False,
+) -> None:
+    """Start everything, compress the sample with several recipes, print what came out, and serve on."""
+    from app.demo import run_demo
+
+    run_demo(serve_on=not exit_)
+
+
+@app.command()
+def worker(
+    target: Annotated[str | None, typer.Option(help="Name of this machine as a place to measure on.")] = None,
+    queues: Annotated[str | None, typer.Option(help="cpu, gpu or both; else what the device can do.")] = None,
+) -> None:
+    """Take jobs from the queue, one at a time."""
+    from app import serving
+
+    serving.worker(serving.queue_names(queues), target)
+
+
+@app.command()
+def web() -> None:
+    """Serve the dashboard alone; `up` also starts a worker and a broker."""
+    from app import serving
+
+    serving.web()
+
+
+@app.command()
+def doctor(
+    worker: Annotated[bool, typer.Option("--worker", help="Only whether a worker is online.")] = False,
+) -> None:
+    """Say what is missing on this machine and the command that adds it."""
+    from app import doctor as checks
+    from db.settings import Settings
+
+    if worker:
+        raise typer.Exit(0 if checks.worker_online(Settings()) else 1)
+    found = list(checks.findings(Settings()))
+    terminal.show_findings(found)
+    raise typer.Exit(0 if all(finding.well or not finding.needed for finding in found) else 1)
 
 
 @app.command()
@@ -70,15 +126,43 @@ def architectures() -> None:
         typer.echo(name)
 
 
+def _check_out(folder: Path) -> None:
+    """Here and not after hours of training."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ParedownError(f"--out {folder}", f"cannot be made: {there} is a file.", "Name a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ParedownError(
+            f"--out {folder}", f"cannot be written: {there} is not yours.", "Name another one."
+        )
+
+
 def _numbers(option: str, text: str | None) -> list[float] | None:
     if text is None:
         return None
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise RecipeRefused(
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise ParedownError(
             f"{option} {text}", "is not a list of numbers.", "Write one per channel, as in .49,.48,.45."
-        ) from error
+        )
+    return numbers
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ParedownError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return (
+            f"{error.filename or 'The system'}: {error.strerror}. Make room or give access, then run the "
+            "command again: finished stages are kept."
+        )
+    return (
+        f"{type(error).__name__}: {' '.join(str(error).split())[:500]}. This is a defect of Paredown; run "
+        "the command again with --debug and report what it prints. Finished stages are kept."
+    )
 
 
 def main() -> None:
@@ -88,13 +172,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence, not a traceback
         if "--debug" in sys.argv:
             traceback.print_exc()
-        if isinstance(error, ParedownError):
-            terminal.show_error(str(error))
-        else:
-            terminal.show_error(
-                f"{type(error).__name__}: {error}. This is a defect of Paredown; run the command again "
-                "with --debug and report what it prints. Finished stages are kept."
-            )
+        terminal.show_error(_sentence(error))
         sys.exit(1)
 
 

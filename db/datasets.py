@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from db.models import Dataset
+from db.models import Dataset, Job
 
 
 def add(session: Session, *, name: str, source: str, upload_sha256: str | None, seed: int = 0) -> Dataset:
@@ -26,3 +26,13 @@ def imported(session: Session, dataset_id: str, *, sha256: str, facts: Mapping[s
 def all_of(session: Session) -> Sequence[Dataset]:
     """Newest first."""
     return session.scalars(select(Dataset).order_by(Dataset.created_at.desc())).all()
+
+
+def find(session: Session, dataset_id: str) -> Dataset | None:
+    return session.get(Dataset, dataset_id)
+
+
+def remove(session: Session, dataset_id: str) -> None:
+    """Forget a dataset that was refused; one that has runs is kept by their foreign keys."""
+    session.execute(delete(Job).where(Job.subject_id == dataset_id))
+    session.execute(delete(Dataset).where(Dataset.id == dataset_id))

@@ -4,17 +4,18 @@ Every write of a running job carries the attempt it belongs to and changes nothi
 lost worker that comes back can do no harm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, Update, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from db.clock import seconds_now
 from db.models import ENDED, Job, Point
 
 LEASE_SECONDS = 15.0
-MAX_ATTEMPTS = 3
+#: After so many lost workers without a new epoch or stage in between, the job itself is at fault.
+MAX_LOSSES = 3
 
 
 def add(session: Session, kind: str, subject_id: str, *, queue: str, request: Mapping[str, Any]) -> Job:
@@ -72,8 +73,14 @@ def point(session: Session, job_id: str, stage: int, epoch: int, values: Mapping
     )
     if known is None:
         session.add(Point(job_id=job_id, stage=stage, epoch=epoch, values=dict(values)))
+        got_on(session, job_id)
     else:
         known.values = dict(values)
+
+
+def got_on(session: Session, job_id: str) -> None:
+    """The job has something that it had not before: it may lose as many workers again."""
+    session.execute(update(Job).where(Job.id == job_id, Job.losses > 0).values(losses=0))
 
 
 def end(
@@ -91,32 +98,49 @@ def end(
 
 def release(session: Session, job_id: str, attempt: int) -> bool:
     """Give a job of ours back to the queue, e.g. when its worker is told to stop."""
-    statement = _own(job_id, attempt).values(state="queued", lease_until=None, text="Waiting for a worker")
-    return _changed(session, statement)
+    return _changed(session, _own(job_id, attempt).values(**_WAITING))
 
 
-def reap(session: Session) -> list[str]:
-    """Put jobs whose worker was lost back into the queue; fail those that lost MAX_ATTEMPTS workers.
+def lose(session: Session, job_id: str, attempt: int, what: str) -> bool:
+    """The process of a job of ours is gone: queue it again, or fail it when that was once too often.
+
+    what: the sentence to fail with. True when it waits again.
+    """
+    return bool(_give_back(session, _owned(job_id, attempt), what))
+
+
+def reclaim(session: Session, worker: str) -> list[str]:
+    """Queue what an earlier process of this worker left running. Only for a worker that is just starting.
 
     Returns the ids to wake workers for.
     """
-    lost = (Job.state == "running", Job.lease_until < seconds_now())
-    session.execute(
-        update(Job)
-        .where(*lost, Job.attempt >= MAX_ATTEMPTS)
-        .values(
-            state="failed",
-            ended_at=seconds_now(),
-            lease_until=None,
-            error={
-                "where": "worker",
-                "what": f"The worker was lost {MAX_ATTEMPTS} times while it did this.",
-                "fix": "Look into its log for what ended it (often memory); then retry.",
-            },
-        )
-    )
-    again = update(Job).where(*lost).values(state="queued", lease_until=None, text="Waiting for a worker")
-    return list(session.scalars(again.returning(Job.id)))
+    return _give_back(session, (Job.state == "running", Job.worker == worker), _LOST)
+
+
+def reap(session: Session) -> list[str]:
+    """Put jobs whose worker was lost back into the queue; fail those that lost too many.
+
+    Returns the ids to wake workers for.
+    """
+    return _give_back(session, (Job.state == "running", Job.lease_until < seconds_now()), _LOST)
+
+
+_WAITING: Mapping[str, Any] = {"state": "queued", "lease_until": None, "text": "Waiting for a worker"}
+_LOST = "The worker was lost while it did this."
+
+
+def _give_back(session: Session, which: Sequence[ColumnElement[bool]], what: str) -> list[str]:
+    cancelled = {"state": "cancelled", "ended_at": seconds_now(), "lease_until": None}
+    session.execute(update(Job).where(*which, Job.cancel_requested).values(**cancelled))
+    error = {
+        "where": "worker",
+        "what": f"{what} That was {MAX_LOSSES} times in a row.",
+        "fix": "Look into the job's log for what ended it (often memory); then retry.",
+    }
+    failed = {"state": "failed", "ended_at": seconds_now(), "lease_until": None, "error": error}
+    lost = Job.losses + 1
+    session.execute(update(Job).where(*which, lost >= MAX_LOSSES).values(**failed, losses=lost))
+    return list(session.scalars(update(Job).where(*which).values(**_WAITING, losses=lost).returning(Job.id)))
 
 
 def request_cancel(session: Session, job_id: str) -> None:
@@ -132,14 +156,45 @@ def retry(session: Session, job_id: str) -> bool:
     return _changed(
         session,
         statement.values(
-            state="queued", attempt=0, cancel_requested=False, error=None, ended_at=None, share=0.0,
+            state="queued", losses=0, cancel_requested=False, error=None, ended_at=None, share=0.0,
             text="Waiting for a worker",
         ),
     )  # fmt: skip
 
 
+def latest(session: Session, subject_ids: Iterable[str]) -> dict[str, Job]:
+    """The newest job of each of these models, datasets or runs."""
+    statement = select(Job).where(Job.subject_id.in_(list(subject_ids))).order_by(Job.created_at)
+    return {job.subject_id: job for job in session.scalars(statement)}
+
+
+def active(session: Session, kinds: Sequence[str]) -> Sequence[Job]:
+    """Queued and running, oldest first."""
+    waiting = select(Job).where(Job.kind.in_(kinds), Job.state.in_(("queued", "running")))
+    return session.scalars(waiting.order_by(Job.created_at)).all()
+
+
+def count_by_state(session: Session, kinds: Sequence[str]) -> dict[str, int]:
+    statement = select(Job.state, func.count()).where(Job.kind.in_(kinds)).group_by(Job.state)
+    return {state: count for state, count in session.execute(statement)}
+
+
+def points(session: Session, job_id: str) -> Sequence[Point]:
+    """In the order of stages and epochs."""
+    statement = select(Point).where(Point.job_id == job_id)
+    return session.scalars(statement.order_by(Point.stage, Point.epoch)).all()
+
+
+def count_points(session: Session, job_id: str) -> int:
+    return session.scalar(select(func.count()).where(Point.job_id == job_id)) or 0
+
+
+def _owned(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
+    return (Job.id == job_id, Job.state == "running", Job.attempt == attempt)
+
+
 def _own(job_id: str, attempt: int) -> Update:
-    return update(Job).where(Job.id == job_id, Job.state == "running", Job.attempt == attempt)
+    return update(Job).where(*_owned(job_id, attempt))
 
 
 def _changed(session: Session, statement: Update) -> bool:

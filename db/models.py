@@ -66,6 +66,7 @@ class Job(Noun, Base):
 
     subject_id: the model, dataset or run that it is for. request: what it was asked, as JSON.
     attempt: rises with every claim; a write that carries an older one changes nothing.
+    losses: workers lost since the job last got on (a new epoch, a new stage).
     lease_until: by the database's clock; after it the worker counts as lost.
     error: {"where", "what", "fix"} for the screen; the traceback is in the log.
     """
@@ -77,6 +78,7 @@ class Job(Noun, Base):
     state: Mapped[str] = mapped_column(default="queued", index=True)
     queue: Mapped[str] = mapped_column(default="cpu")
     attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0, server_default="0")
     lease_until: Mapped[float | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     worker: Mapped[str | None]

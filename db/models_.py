@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from db.models import Model
+from db.models import Job, Model
 
 
 def add(session: Session, *, name: str, upload_sha256: str) -> Model:
@@ -35,3 +35,13 @@ def imported(
 def all_of(session: Session) -> Sequence[Model]:
     """Newest first."""
     return session.scalars(select(Model).order_by(Model.created_at.desc())).all()
+
+
+def find(session: Session, model_id: str) -> Model | None:
+    return session.get(Model, model_id)
+
+
+def remove(session: Session, model_id: str) -> None:
+    """Forget a model that was refused; one that has runs is kept by their foreign keys."""
+    session.execute(delete(Job).where(Job.subject_id == model_id))
+    session.execute(delete(Model).where(Model.id == model_id))

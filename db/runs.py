@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from db.models import Experiment, Measurement, Run, Stage, Variant
@@ -71,3 +71,34 @@ def whole(session: Session, run_id: str) -> Run | None:
         )
     )
     return session.scalar(statement)
+
+
+def recent(session: Session, limit: int) -> Sequence[Run]:
+    """Newest first, at most `limit`."""
+    return session.scalars(select(Run).order_by(Run.created_at.desc()).limit(limit)).all()
+
+
+def count(session: Session, experiment_id: str | None = None) -> int:
+    """Runs of one experiment, or of all."""
+    statement = select(func.count()).select_from(Run)
+    if experiment_id is not None:
+        statement = statement.where(Run.experiment_id == experiment_id)
+    return session.scalar(statement) or 0
+
+
+def experiments(session: Session) -> Sequence[Experiment]:
+    """Newest first, with model and dataset."""
+    loaded = (selectinload(Experiment.model), selectinload(Experiment.dataset))
+    return session.scalars(select(Experiment).options(*loaded).order_by(Experiment.created_at.desc())).all()
+
+
+def set_goal(session: Session, experiment_id: str, goal: Mapping[str, float]) -> None:
+    """goal: max_drop_points, max_latency_ratio."""
+    session.get_one(Experiment, experiment_id).goal = dict(goal)
+
+
+def of_model(session: Session, model_id: str) -> Sequence[Run]:
+    """Newest first, with their dataset."""
+    statement = select(Run).join(Experiment).where(Experiment.model_id == model_id)
+    statement = statement.options(selectinload(Run.experiment).selectinload(Experiment.dataset))
+    return session.scalars(statement.order_by(Run.created_at.desc())).all()

@@ -49,5 +49,14 @@ class Settings(BaseSettings):
         return self.data / "artifacts"
 
     @property
+    def uploads(self) -> Path:
+        """What is being uploaded and not whole yet."""
+        return self.data / "uploads"
+
+    @property
     def logs(self) -> Path:
         return self.data / "logs"
+
+    def job_log(self, job_id: str) -> Path:
+        """What the processes of one job printed, tracebacks included."""
+        return self.logs / f"job-{job_id}.log"

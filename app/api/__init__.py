@@ -1,0 +1,1 @@
+"""HTTP routes under /api: uploads, downloads, states to poll, health."""

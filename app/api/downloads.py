@@ -1,0 +1,39 @@
+"""Downloads: files from the store under the name a person gave them, unpacked and with their checksum."""
+
+import re
+
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse
+
+from app.session import artifacts, reading
+from db import variants
+
+router = APIRouter(prefix="/downloads")
+
+
+@router.get("/variants/{variant_id}")
+def get_variant(variant_id: str) -> FileResponse:
+    """The exported file of a point."""
+    with reading() as session:
+        found = variants.whole(session, variant_id)
+    if found is None:
+        raise HTTPException(404, "There is no such point.")
+    _, stage, run = found
+    return stored_file(stage.file_sha256, file_name(run.name, stage.index))
+
+
+def stored_file(sha256: str, name: str) -> FileResponse:
+    """Raises 404 when the store has lost it."""
+    try:
+        path = artifacts().path(sha256)
+    except KeyError as error:
+        raise HTTPException(404, "The file is no longer in the store.") from error
+    # Without this the middleware would compress a gigabyte on the fly and hide its length.
+    headers = {"Content-Encoding": "identity", "X-SHA256": sha256, "X-Content-Type-Options": "nosniff"}
+    return FileResponse(path, filename=name, media_type="application/octet-stream", headers=headers)
+
+
+def file_name(run_name: str, stage: int) -> str:
+    """Letters, digits, `.`, `_` and `-` only: a name that every system and shell takes."""
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", run_name).strip("-.") or "model"
+    return f"{clean}-stage{stage}.onnx" if stage else f"{clean}.onnx"

@@ -1,0 +1,111 @@
+"""What open pages poll: one small JSON per topic, kept for a moment so that many pages cost one query.
+
+`version` changes when a page must be drawn again; `jobs` holds what moves in between. Topics: `models`,
+`data`, `runs`, `runs/<run id>`, `targets`.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from app.session import reading
+from db import jobs, workers
+from db.models import Job
+
+PREFIX = "/api/state/"
+FRESH_SECONDS = 0.4
+RUN_KINDS = ("run", "measure")
+
+router = APIRouter()
+_lock = threading.Lock()
+_kept: dict[str, tuple[float, bytes, str]] = {}  # topic -> (until, body, version)
+
+
+@router.get("/state/{topic:path}")
+async def get_state(topic: str) -> Response:
+    kept = _kept.get(topic)
+    if kept is None or kept[0] < time.monotonic():
+        try:
+            kept = await run_in_threadpool(_fresh, topic)
+        except KeyError as error:
+            raise HTTPException(404, "There is no such topic.") from error
+    return Response(kept[1], media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def version(path: str) -> str | None:
+    """What the route would say now; None for a path that is not of this module."""
+    topic = path.removeprefix(PREFIX)
+    return None if topic == path else _fresh(topic)[2]
+
+
+def _fresh(topic: str) -> tuple[float, bytes, str]:
+    with _lock:  # one query, however many pages ask at once
+        kept = _kept.get(topic)
+        if kept is None or kept[0] < time.monotonic():
+            kept = _asked(topic)
+            if len(_kept) > 1000:
+                _kept.clear()
+            _kept[topic] = kept
+        return kept
+
+
+def _asked(topic: str) -> tuple[float, bytes, str]:
+    """Raises KeyError for a topic that is none."""
+    noun, _, subject_id = topic.partition("/")
+    with reading() as session:
+        if not subject_id:
+            facts, moving = TOPICS[noun](session)
+        elif noun == "runs":
+            facts, moving = _one_run(session, subject_id)
+        else:
+            raise KeyError(topic)
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    told = {job.subject_id: {"state": job.state, "share": job.share, "text": job.text} for job in moving}
+    body = json.dumps({"version": digest, "jobs": told}).encode()
+    return time.monotonic() + FRESH_SECONDS, body, digest
+
+
+Answer = tuple[Any, list[Job]]
+
+
+def _imports(session: Session) -> Answer:
+    return _of_kinds(session, ("import",))
+
+
+def _runs(session: Session) -> Answer:
+    return _of_kinds(session, RUN_KINDS)
+
+
+def _of_kinds(session: Session, kinds: tuple[str, ...]) -> Answer:
+    moving = list(jobs.active(session, kinds))
+    return [sorted(jobs.count_by_state(session, kinds).items()), [_standing(job) for job in moving]], moving
+
+
+def _one_run(session: Session, run_id: str) -> Answer:
+    found = list(jobs.latest(session, [run_id]).values())
+    return [[*_standing(job), jobs.count_points(session, job.id)] for job in found], found
+
+
+def _targets(session: Session) -> Answer:
+    counts, moving = _of_kinds(session, ("import", *RUN_KINDS))
+    online = [[worker.id, worker.queues] for worker in workers.online(session)]
+    return [counts, online], moving
+
+
+def _standing(job: Job) -> list[Any]:
+    return [job.id, job.state, job.attempt, job.stage, job.cancel_requested, job.worker]
+
+
+TOPICS: dict[str, Callable[[Session], Answer]] = {
+    "models": _imports,
+    "data": _imports,
+    "runs": _runs,
+    "targets": _targets,
+}

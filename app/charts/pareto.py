@@ -1,0 +1,172 @@
+"""Accuracy against latency: the points, their intervals, the front, the baseline and the goal."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from app.charts.theme import NEUTRAL, OKABE_ITO, colours, themed
+from app.charts.variants import MAX_CROSSES, Goal, accuracy_floor, on_front, thinned
+
+HEIGHT = 420
+#: A wider range of latencies is drawn in powers of two.
+WIDE = 8
+AXES = {
+    "ratio": "Latency relative to the baseline (p10, same session)",
+    "latency_ms": "Latency, median (ms)",
+}
+#: Names of the two selections: a click, and a click with shift.
+CHOSEN, SECOND = "chosen", "second"
+
+
+def pareto_chart(
+    frame: pd.DataFrame, goal: Goal, *, x: str = "ratio", selected: Sequence[str] = ()
+) -> alt.LayerChart:
+    """Every layer carries `variant`: a click takes whatever mark is on top.
+
+    frame: from `variants_frame`; x: "ratio" or "latency_ms"; selected: variants to ring, at most two.
+
+    The goal's latency is a ratio; on the ms axis it stands at that share of the baseline's latency.
+    """
+    frame = frame.dropna(subset=[x, "accuracy"])
+    front = on_front(frame, x)
+    ringed = frame["variant"].isin(selected)
+    points = thinned(frame.assign(front=front), front | ringed | frame["baseline"]).sort_values("front")
+    base = alt.Chart(_columns(points)).encode(x=_x(frame, x, goal), y=_y(frame, goal, front))
+    layers = [
+        *_goal_layers(frame, goal, x),
+        _front_line(frame[front], x),
+        *_crosses(frame if len(frame) <= MAX_CROSSES else frame[front | ringed], x),
+        _points(base, frame),
+        _rings(frame[ringed], x),
+        *_baseline(frame[frame["baseline"]], x),
+    ]
+    # A canvas: ten thousand marks as SVG take seconds.
+    chart = alt.layer(*layers, usermeta={"embedOptions": {"renderer": "canvas"}})
+    return themed(cast("alt.LayerChart", chart), HEIGHT)
+
+
+def _columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the browser needs; ten thousand rows are sent."""
+    names = "variant label family runtime accuracy ratio latency_ms size_bytes front".split()
+    return frame[names]
+
+
+def _x(frame: pd.DataFrame, x: str, goal: Goal) -> alt.X:
+    low, high = frame[x].min(), frame[x].max()
+    goal_x = _goal_x(frame, goal, x)
+    low, high = min(low, goal_x), max(high, goal_x)
+    wide = high / low > WIDE
+    domain = (
+        [low / 1.15, high * 1.15]
+        if wide
+        else [max(0.0, low - 0.08 * (high - low)), high + 0.08 * (high - low)]
+    )
+    scale = (
+        alt.Scale(type="log", base=2, domain=domain, nice=False)
+        if wide
+        else alt.Scale(domain=domain, nice=False)
+    )
+    ratio = x == "ratio"
+    axis = alt.Axis(format="~g", tickCount=8, labelExpr="datum.label + 'x'" if ratio else "datum.label")
+    return alt.X(f"{x}:Q", title=AXES[x], scale=scale, axis=axis)
+
+
+def _y(frame: pd.DataFrame, goal: Goal, front: "pd.Series[bool]") -> alt.Y:
+    """From the front down to all but the worst hundredth, which is cut off at the lower edge."""
+    floor = accuracy_floor(frame, goal)
+    lows = [frame["accuracy"].quantile(0.01), frame.loc[front, "accuracy"].min(), floor]
+    highs = [frame["accuracy"].max()]
+    if len(frame) <= MAX_CROSSES:
+        lows.append(frame["accuracy_low"].min())
+        highs.append(frame["accuracy_high"].max())
+    low, high = float(np.nanmin(lows)), float(np.nanmax(highs))
+    pad = 0.04 * (high - low) or 0.01
+    scale = alt.Scale(domain=[max(0.0, low - pad), min(1.0, high + pad)], nice=False, zero=False)
+    return alt.Y("accuracy:Q", title="Accuracy (validation)", scale=scale, axis=alt.Axis(format=".1%"))
+
+
+def _goal_x(frame: pd.DataFrame, goal: Goal, x: str) -> float:
+    if x == "ratio":
+        return goal.max_latency_ratio
+    baseline = frame.loc[frame["baseline"], x]
+    return float(baseline.iloc[0]) * goal.max_latency_ratio if len(baseline) else float(frame[x].max())
+
+
+def _goal_layers(frame: pd.DataFrame, goal: Goal, x: str) -> list[alt.Chart]:
+    """The region that meets the goal, and its two edges."""
+    floor = accuracy_floor(frame, goal)
+    if floor != floor:
+        return []
+    edges = alt.Chart(pd.DataFrame([{x: _goal_x(frame, goal, x), "accuracy": floor}]))
+    line: dict[str, Any] = {"strokeDash": [4, 4], "color": OKABE_ITO[2], "opacity": 0.7}
+    left, top = alt.value(0), alt.value(0)
+    region = edges.mark_rect(color=OKABE_ITO[2], opacity=0.08).encode(
+        x=alt.X(f"{x}:Q"), x2=left, y=alt.Y("accuracy:Q"), y2=top
+    )
+    upright = edges.mark_rule(**line).encode(x=f"{x}:Q", y=alt.Y("accuracy:Q"), y2=top)
+    level = edges.mark_rule(**line).encode(x=f"{x}:Q", x2=left, y="accuracy:Q")
+    return [region, upright, level]
+
+
+def _front_line(front: pd.DataFrame, x: str) -> alt.Chart:
+    line = alt.Chart(front[["variant", x, "accuracy"]]).mark_line(
+        interpolate="step-after", color=NEUTRAL, strokeWidth=1.5, opacity=0.8
+    )
+    encoded: alt.Chart = line.encode(x=f"{x}:Q", y="accuracy:Q", order=alt.Order(f"{x}:Q"))
+    return encoded
+
+
+def _crosses(frame: pd.DataFrame, x: str) -> list[alt.Chart]:
+    """95 % intervals in both directions."""
+    stem = x.removesuffix("_ms")
+    low, high = f"{stem}_low", f"{stem}_high"
+    chart = alt.Chart(frame[["variant", x, "accuracy", low, high, "accuracy_low", "accuracy_high"]])
+    thin: dict[str, Any] = {"color": NEUTRAL, "strokeWidth": 1, "opacity": 0.5}
+    return [
+        chart.mark_rule(**thin).encode(x=f"{low}:Q", x2=f"{high}:Q", y="accuracy:Q"),
+        chart.mark_rule(**thin, clip=True).encode(x=f"{x}:Q", y="accuracy_low:Q", y2="accuracy_high:Q"),
+    ]
+
+
+def _points(base: alt.Chart, frame: pd.DataFrame) -> alt.Chart:
+    many = len(frame) > MAX_CROSSES
+    families = sorted(set(frame["family"]) - {"Baseline"})
+    runtimes = sorted(frame["runtime"].unique())
+    chosen, second = (
+        alt.selection_point(name=name, fields=["variant"], on=f"click[{test}]", toggle=False)
+        for name, test in ((CHOSEN, "!event.shiftKey"), (SECOND, "event.shiftKey"))
+    )
+    legend = alt.Legend() if len(families) > 1 else None
+    marks: alt.Chart = base.mark_point(filled=True, size=30 if many else 90, clip=True).encode(
+        color=alt.Color("family:N", scale=colours(families), legend=legend),
+        shape=alt.Shape(
+            "runtime:N", scale=alt.Scale(domain=runtimes), legend=alt.Legend() if len(runtimes) > 1 else None
+        ),
+        opacity=alt.condition("datum.front", alt.value(1), alt.value(0.35 if many else 0.8)),
+        tooltip=[
+            alt.Tooltip("label:N", title="Variant"),
+            alt.Tooltip("accuracy:Q", title="Accuracy (validation)", format=".2%"),
+            alt.Tooltip("ratio:Q", title="Latency to baseline", format=".3f"),
+            alt.Tooltip("latency_ms:Q", title="Latency, median (ms)", format=".3f"),
+            alt.Tooltip("size_bytes:Q", title="Size (bytes)", format=",.0f"),
+        ],
+    )  # fmt: skip
+    return marks.add_params(chosen, second)
+
+
+def _rings(frame: pd.DataFrame, x: str) -> alt.Chart:
+    rings = alt.Chart(frame[["variant", x, "accuracy"]]).mark_point(
+        shape="circle", filled=False, size=260, strokeWidth=2, color=OKABE_ITO[3], opacity=1
+    )
+    encoded: alt.Chart = rings.encode(x=f"{x}:Q", y="accuracy:Q")
+    return encoded
+
+
+def _baseline(frame: pd.DataFrame, x: str) -> list[alt.Chart]:
+    chart = alt.Chart(frame[["variant", x, "accuracy"]]).encode(x=f"{x}:Q", y="accuracy:Q")
+    mark = chart.mark_point(shape="diamond", filled=True, size=140, color=NEUTRAL, opacity=1, tooltip=None)
+    text = chart.mark_text(align="right", dx=-10, dy=-10, color=NEUTRAL, text="Baseline")
+    return [mark, text]

@@ -1,0 +1,104 @@
+"""The frame that Trade-offs draws: one row per variant on one target; its front, its goal, its thinning."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+MAX_POINTS = 9_000
+#: Thin crosses are drawn for every point up to here, then for the front alone.
+MAX_CROSSES = 300
+#: Steps that only win back accuracy do not name a family of their own.
+RECOVERY = "fine_tuning"
+WORDS = {"fine_tuning": "fine-tuning", "low_rank": "low rank", "early_exit": "early exits"}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """max_drop_points: accuracy that may be lost, in points. max_latency_ratio: of the baseline's latency."""
+
+    max_drop_points: float
+    max_latency_ratio: float
+
+
+def variants_frame(
+    rows: Iterable[Mapping[str, Any]],
+    methods: Iterable[tuple[str, int, str]],
+    families: Mapping[str, str],
+) -> pd.DataFrame:
+    """rows: of one target (`db.variants.comparison`). methods: (run, index, method) of every stage.
+
+    The model as uploaded is stage 0 of every run: it becomes one row, marked `baseline`.
+    """
+    frame = pd.DataFrame.from_records(list(rows))
+    if frame.empty:
+        return frame
+    steps: dict[str, dict[int, str]] = {}
+    for run, index, method in methods:
+        steps.setdefault(run, {})[index] = method
+    frame["runtime"] = [json.loads(target)["runtime"] for target in frame["target"]]
+    frame["baseline"] = frame["index"] == 0
+    doubles = frame["baseline"] & frame["baseline"].duplicated()
+    frame = frame[~doubles].reset_index(drop=True)
+    last = frame["run"].map(lambda run: max(steps.get(run, {0: ""})))
+    frame["family"] = [
+        "Baseline"
+        if index == 0
+        else family_of([m for i, m in sorted(steps[run].items()) if i <= index], families)
+        for run, index in zip(frame["run"], frame["index"], strict=True)
+    ]
+    stage = " · stage " + frame["index"].astype(str)
+    frame["label"] = frame["name"] + np.where(frame["index"] < last, stage, "")
+    frame.loc[frame["baseline"], "label"] = "Baseline"
+    return frame
+
+
+def family_of(methods: Sequence[str], families: Mapping[str, str]) -> str:
+    """ "Pruning + quantization": the families in order, each once."""
+    found = list(dict.fromkeys(families.get(method, method) for method in methods))
+    telling = [family for family in found if family != RECOVERY] or found
+    words = " + ".join(WORDS.get(family, family) for family in telling)
+    return words[:1].upper() + words[1:]
+
+
+def on_front(frame: pd.DataFrame, x: str, y: str = "accuracy") -> "pd.Series[bool]":
+    """True where no other row has less x and no less y, or more y and no more x."""
+    best = frame.groupby(x)[y].max().sort_index()
+    before = best.cummax().shift(fill_value=-np.inf)
+    own_best, earlier = frame[x].map(best), frame[x].map(before)
+    return (frame[y] == own_best) & (frame[y] > earlier)
+
+
+def within_goal(frame: pd.DataFrame, goal: Goal) -> "pd.Series[bool]":
+    """True where both parts of the goal are met; False for every row when there is no baseline."""
+    floor = accuracy_floor(frame, goal)
+    met: pd.Series[bool] = (frame["accuracy"] >= floor - 1e-9) & (
+        frame["ratio"] <= goal.max_latency_ratio + 1e-9
+    )
+    return met
+
+
+def accuracy_floor(frame: pd.DataFrame, goal: Goal) -> float:
+    """The lowest accuracy the goal allows; NaN without a baseline."""
+    baseline = frame.loc[frame["baseline"], "accuracy"]
+    return float(baseline.iloc[0]) - goal.max_drop_points / 100 if len(baseline) else float("nan")
+
+
+def best_within(frame: pd.DataFrame, goal: Goal) -> "pd.Series[Any] | None":
+    """The fastest variant that meets the goal, the more accurate one on a tie."""
+    met = frame[within_goal(frame, goal) & ~frame["baseline"]]
+    if met.empty:
+        return None
+    return met.sort_values(["ratio", "accuracy"], ascending=[True, False]).iloc[0]
+
+
+def thinned(frame: pd.DataFrame, keep: "pd.Series[bool]", limit: int = MAX_POINTS) -> pd.DataFrame:
+    """At most `limit` rows, evenly drawn, the same ones every time; those to keep are always there."""
+    if len(frame) <= limit:
+        return frame
+    rest = frame[~keep]
+    drawn = rest.sample(min(len(rest), max(0, limit - int(keep.sum()))), random_state=0)
+    return frame.loc[sorted([*frame.index[keep], *drawn.index])]

@@ -1,0 +1,1 @@
+"""Draw something on a page, return a value. Know no page."""

@@ -1,0 +1,45 @@
+"""Keeps a page current: polls a small JSON route in the browser and reruns the page only on a change.
+
+A poll costs the server a lookup in a cache; a rerun costs a hundred times as much. What moves all the time
+(a job's share and text) is drawn by `progress.py` from the same poll, without a rerun.
+"""
+
+import streamlit as st
+
+from app.api import state
+
+_JS = """
+export default function ({ data, parentElement, setTriggerValue }) {
+  const poll = (parentElement.poll ??= { timer: null });
+  clearTimeout(poll.timer);
+  const root = parentElement.host ?? parentElement;
+  const box = root.closest('[data-testid="stElementContainer"]');
+  if (box) box.style.position = "absolute"; // takes no room in the page
+  let version = data.version;
+  const tick = async () => {
+    const timer = poll.timer;
+    try {
+      const response = await fetch(data.path, { cache: "no-store" });
+      const state = response.ok ? await response.json() : null;
+      if (timer !== poll.timer) return; // a newer poll has taken over, or the page is gone
+      if (state) window.dispatchEvent(new CustomEvent("paredown:state", { detail: state }));
+      if (state && version !== null && state.version !== version) setTriggerValue("changed", state.version);
+      if (state) version = state.version;
+    } catch { /* the server restarts; the next poll tells */ }
+    if (timer === poll.timer) poll.timer = setTimeout(tick, data.ms * (document.hidden ? 5 : 1));
+  };
+  poll.timer = setTimeout(tick, data.ms);
+  return () => { clearTimeout(poll.timer); poll.timer = null; };
+}
+"""
+_live = st.components.v2.component("paredown_live", js=_JS)
+
+
+def live(path: str, *, key: str, seconds: float = 1.0) -> None:
+    """Poll GET `path` and rerun the page (or the fragment around it) when the JSON's `version` changes.
+
+    Call it before the page reads its data: what changes in between is then seen by the first poll.
+    Paths: /api/state/models, /data, /runs, /runs/<run id>, /targets (see `app/api/state.py`).
+    """
+    data = {"path": path, "version": state.version(path), "ms": round(seconds * 1000)}
+    _live(key=key, data=data, on_changed_change=lambda: None)

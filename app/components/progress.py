@@ -1,0 +1,41 @@
+"""A job's bar and sentence; moves with what `live.py` hears, without a rerun of the page."""
+
+import streamlit as st
+
+from db.models import Job
+
+_HTML = '<div class="text"></div><div class="bar"><div></div></div>'
+_CSS = """
+.text { font: inherit; font-size: .875rem; min-height: 1.4em; color: var(--st-text-color); opacity: .8; }
+.bar { height: 4px; margin-top: 4px; border-radius: 2px; background: var(--st-border-color); }
+.bar div { height: 100%; width: 0; border-radius: 2px; background: var(--st-primary-color);
+           transition: width .3s; }
+"""
+_JS = """
+export default function ({ data, parentElement }) {
+  const draw = ({ share, text }) => {
+    parentElement.querySelector(".text").textContent = text;
+    const bar = parentElement.querySelector(".bar");
+    bar.firstElementChild.style.width = `${100 * share}%`;
+  };
+  const hear = (event) => {
+    const job = event.detail.jobs?.[data.subject];
+    if (job) draw(job);
+  };
+  draw(data);
+  window.addEventListener("paredown:state", hear);
+  return () => window.removeEventListener("paredown:state", hear);
+}
+"""
+_progress = st.components.v2.component("paredown_progress", html=_HTML, css=_CSS, js=_JS)
+
+
+def job_progress(job: Job, *, key: str) -> None:
+    """The page must also call `live` on a path whose JSON tells this job."""
+    data = {"subject": job.subject_id, "share": job.share, "text": sentence(job.state, job.text)}
+    _progress(key=key, data=data)
+
+
+def sentence(state: str, text: str) -> str:
+    """What a job does right now, in words."""
+    return text or {"queued": "Waiting for a worker", "running": "Starting"}.get(state, "")

@@ -1,0 +1,104 @@
+"""A recipe as a vertical chain of steps, with presets above it and its YAML as the other side of it."""
+
+import json
+
+import streamlit as st
+
+from app.components.error_box import error_box
+from app.components.method_form import method_form
+from app.recipes import Plain, added, moved, presets, whole
+from workers.catalog import METHODS
+from workers.errors import ParedownError
+from workers.recipe import Recipe, parse_recipe, write_recipe
+
+
+def recipe_chain() -> Plain:
+    """Draw the recipe of the URL, let it be edited, and return it as it is now."""
+    recipe = _from_url()
+    names = list(presets())
+    picked = st.pills("Presets", names, key=f"preset-{_round()}")
+    if picked:
+        _replace(presets()[picked])
+    side = st.segmented_control("Edit as", ["Form", "YAML"], default="Form", required=True, key="side")
+    recipe = _form(recipe) if side == "Form" else _yaml(recipe)
+    st.query_params["recipe"] = json.dumps(recipe, separators=(",", ":"))
+    return recipe
+
+
+def _from_url() -> Plain:
+    """The first preset where the URL has none, or one that cannot be read."""
+    try:
+        return whole(json.loads(st.query_params["recipe"]))
+    except (KeyError, ValueError, TypeError, ParedownError):
+        return next(iter(presets().values()))
+
+
+def _round() -> int:
+    """Part of every field's key: a recipe that came from elsewhere gets new fields, with its own values."""
+    return int(st.session_state.get("recipe_round", 0))
+
+
+def _replace(recipe: Plain) -> None:
+    st.session_state["recipe_round"] = _round() + 1
+    st.query_params["recipe"] = json.dumps(recipe, separators=(",", ":"))
+    st.rerun()
+
+
+def _form(recipe: Plain) -> Plain:
+    name = st.text_input("Name", recipe["name"], max_chars=100, key=f"name-{_round()}").strip() or "Unnamed"
+    steps = list(recipe["steps"])
+    for index in range(len(steps)):
+        with st.container(border=True):
+            changed = _heading(steps, index)
+            if changed is not None:
+                _replace({"name": name, "steps": changed})
+            steps[index] = method_form(steps[index], key=f"step-{_round()}-{index}")
+    if not steps:
+        st.caption("No step: this measures the model as it is, the baseline.")
+    _add(name, steps)
+    return {"name": name, "steps": steps}
+
+
+def _heading(steps: list[Plain], index: int) -> list[Plain] | None:
+    """Title and buttons of a step; the new steps where one was pressed."""
+    method = METHODS[steps[index]["method"]]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{index + 1}. {method.title}**", help=method.__doc__)
+        st.space("stretch")
+        for by, icon, told in ((-1, "arrow_upward", "Move up"), (1, "arrow_downward", "Move down")):
+            order = moved(steps, index, by)
+            key = f"move{by}-{_round()}-{index}"
+            if len(steps) > 1 and st.button(
+                "", icon=f":material/{icon}:", help=told, key=key, type="tertiary", disabled=order is None
+            ):
+                return order
+        if st.button(
+            "", icon=":material/close:", help="Remove", key=f"remove-{_round()}-{index}", type="tertiary"
+        ):
+            return [*steps[:index], *steps[index + 1 :]]
+    return None
+
+
+def _add(name: str, steps: list[Plain]) -> None:
+    fitting = {method: order for method in METHODS if (order := added(steps, method)) is not None}
+    with st.container(horizontal=True):
+        for method, order in fitting.items():
+            if st.button(METHODS[method].title, icon=":material/add:", key=f"add-{_round()}-{method}"):
+                _replace({"name": name, "steps": order})
+
+
+def _yaml(recipe: Plain) -> Plain:
+    text = st.text_area(
+        "Recipe", write_recipe(Recipe.model_validate(recipe)), height=380, key=f"yaml-{_round()}",
+        label_visibility="collapsed",
+    )  # fmt: skip
+    try:
+        read = parse_recipe(text, "recipe.yaml")
+    except ParedownError as error:
+        error_box({"where": error.where, "what": error.what, "fix": error.fix})
+        st.caption("The recipe stays as it was until this can be read.")
+        return recipe
+    written = whole(read.model_dump(mode="json"))
+    if written != recipe:
+        _replace(written)
+    return recipe

@@ -1,0 +1,132 @@
+"""One run: what it does now, what each stage came to, and what went wrong."""
+
+from json import dumps
+
+import streamlit as st
+
+import app.session
+from app import numbers
+from app.components.error_box import error_box
+from app.components.job_log import job_log
+from app.components.progress import job_progress
+from app.components.run_charts import draw_curves, draw_waterfalls
+from app.queueing import cancel, retry
+from app.recipes import chips
+from db import jobs, runs
+from db.models import Job, Run, Stage
+from workers.catalog import METHODS
+
+ICONS = {
+    "done": ":green[:material/check_circle:]",
+    "running": ":blue[:material/sync:]",
+    "failed": ":red[:material/error:]",
+    "waiting": ":gray[:material/radio_button_unchecked:]",
+}
+
+
+def run_details(run_id: str) -> None:
+    """Draw the page of a run; the caller polls its state."""
+    with app.session.reading() as session:
+        run = runs.whole(session, run_id)
+        job = jobs.latest(session, [run_id]).get(run_id)
+        points = [] if job is None else jobs.points(session, job.id)
+    st.page_link("views/runs.py", label="All runs", icon=":material/arrow_back:")
+    if run is None:
+        st.warning("There is no such run. It may have been removed, or the link is cut short.")
+        return
+    st.title(run.name)
+    _subtitle(run, job)
+    _actions(run, job)
+    if job is not None and job.state == "failed" and job.error:
+        error_box(job.error)
+    for sentence in run.warnings:
+        st.warning(sentence)
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        _timeline(run, job)
+    with right:
+        draw_curves(points, titles(run))
+    draw_waterfalls(run.stages, titles(run))
+    if job is not None:
+        job_log(job)
+
+
+def titles(run: Run) -> list[str]:
+    """Of all stages, the baseline first; a method that comes twice is numbered."""
+    names = ["Baseline"]
+    for step in run.recipe.get("steps", []):
+        method = METHODS.get(step["method"])
+        name = step["method"] if method is None else method.title
+        names.append(f"{name} {names.count(name) + 1}" if name in names else name)
+    return names
+
+
+def _subtitle(run: Run, job: Job | None) -> None:
+    state = "no job" if job is None else job.state
+    where = "" if job is None or job.worker is None else f" · {job.worker}"
+    pair = f"{run.experiment.model.name} on {run.experiment.dataset.name}"
+    st.caption(f"{pair} · {state} · {numbers.age(run.created_at)} ago{where}")
+
+
+def _actions(run: Run, job: Job | None) -> None:
+    with st.container(horizontal=True):
+        if job is not None and job.state in ("queued", "running"):
+            label = "Cancelling" if job.cancel_requested else "Cancel"
+            if st.button(label, icon=":material/stop:", disabled=job.cancel_requested):
+                cancel(job.id)
+                st.rerun()
+        if (
+            job is not None
+            and job.state in ("failed", "cancelled")
+            and st.button(
+                "Retry", icon=":material/refresh:", help="Finished stages are taken from the cache."
+            )
+        ):
+            retry(job)
+            st.rerun()
+        if st.button("Duplicate and edit", icon=":material/content_copy:"):
+            st.switch_page("views/new_run.py", query_params=_link(run))
+        if (
+            job is not None
+            and job.state == "done"
+            and st.button("Show in trade-offs", icon=":material/scatter_plot:")
+        ):
+            last = run.stages[-1].variants[0].id if run.stages else ""
+            params = {"experiment": run.experiment_id, "variant": last}
+            st.switch_page("views/tradeoffs.py", query_params=params)
+
+
+def _link(run: Run) -> dict[str, str]:
+    experiment = run.experiment
+    recipe = dumps({"name": f"{run.name} (copy)"[:100], "steps": run.recipe.get("steps", [])})
+    return {"model": experiment.model_id, "dataset": experiment.dataset_id, "recipe": recipe}
+
+
+def _timeline(run: Run, job: Job | None) -> None:
+    """Every stage from top to bottom, with its own progress."""
+    finished = {stage.index: stage for stage in run.stages}
+    names = ["Baseline", *chips(run.recipe)]
+    at = None if job is None or job.state in ("queued", "done") else job.stage
+    for index, name in enumerate(names):
+        stage, now = finished.get(index), job is not None and index == at and index not in finished
+        state = "done" if stage else (_standing(job) if now and job else "waiting")
+        with st.container(border=True, gap="xsmall"):
+            st.markdown(f"{ICONS[state]} **{name}**")
+            if stage:
+                _outcome(stage)
+            elif now and job and job.state == "running":
+                job_progress(job, key=f"progress-{index}")
+
+
+def _standing(job: Job) -> str:
+    return {"running": "running", "failed": "failed"}.get(job.state, "waiting")
+
+
+def _outcome(stage: Stage) -> None:
+    how = "from cache" if stage.cached else f"{stage.seconds:.1f} s"
+    known = {(m.name, m.split): m.value for v in stage.variants for m in v.measurements}
+    accuracy, ratio = known.get(("accuracy", "validation")), known.get(("latency_ratio", "validation"))
+    speed = f" · {numbers.faster(ratio)}" if ratio is not None and stage.index else ""
+    st.caption(f"{how} · accuracy {numbers.share(accuracy)}{speed}")
+    for note in stage.notes:
+        st.caption(note)

@@ -1,0 +1,24 @@
+"""The foot of the sidebar: project, person, help."""
+
+import streamlit as st
+
+HELP = """
+**How it goes.** Bring a model and labelled data, queue a run, choose a point on Trade-offs, export its file.
+
+**Model**: weights and architecture, never changed. **Dataset**: labelled samples in four splits; choices are
+made on *validation*, *test* is one figure in the details. **Recipe**: steps in order. **Run**: one recipe
+applied to one model and dataset. **Point**: a finished stage of a run, as it would be deployed. **Baseline**:
+the model as uploaded.
+
+Every latency is measured with the exported file, side by side with the baseline. In a terminal,
+`paredown doctor` says what is missing on this machine.
+"""
+
+
+def sidebar_foot(project: str, person: str) -> None:
+    with st.sidebar, st.container(key="foot"):
+        st.divider()
+        st.text(project)
+        st.caption(person)
+        with st.popover("Help", icon=":material/help:", type="tertiary"):
+            st.markdown(HELP)

@@ -1,0 +1,97 @@
+"""A point in numbers: against the baseline, and against a second point."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+import app.session
+from app import numbers
+from app.components.pareto_chart import select
+from app.recipes import chips
+from db import variants
+from db.models import Measurement
+
+#: Name, title, how it is written. Accuracy comes twice: choices are made by the first.
+ROWS: tuple[tuple[str, str | None, str], ...] = (
+    ("accuracy", "validation", "Accuracy (validation)"),
+    ("accuracy", "test", "Accuracy (test)"),
+    ("latency_ratio", "validation", "Latency to baseline"),
+    ("latency_p50", "validation", "Latency p50"),
+    ("latency_p90", "validation", "Latency p90"),
+    ("latency_p99", "validation", "Latency p99"),
+    ("size", None, "Size"),
+    ("size_compressed", None, "Size, zipped"),
+    ("parameters", None, "Parameters"),
+    ("macs", None, "MACs"),
+)
+
+
+def numbers_table(
+    columns: Sequence[tuple[str, Sequence[Measurement]]], target: dict[str, Any]
+) -> pd.DataFrame:
+    """One row per number, one column per variant; only latencies of this target."""
+    table = {}
+    for title, measurements in columns:
+        known = {(m.name, m.split): m for m in measurements if m.target in (None, target)}
+        table[title] = [_cell(known.get((name, split))) for name, split, _ in ROWS]
+    frame = pd.DataFrame(table, index=pd.Index([title for *_, title in ROWS], name="Number"))
+    return frame[(frame != "–").any(axis=1)]
+
+
+def show_numbers(columns: Sequence[tuple[str, Sequence[Measurement]]], target: dict[str, Any]) -> None:
+    st.table(numbers_table(columns, target), border="horizontal")
+
+
+def _cell(measurement: Measurement | None) -> str:
+    if measurement is None or measurement.value is None:
+        return "–"
+    value, low, high = measurement.value, measurement.low, measurement.high
+    if measurement.name == "accuracy":
+        spread = (
+            "" if low is None or high is None else f"\u00a0±\u00a0{100 * max(value - low, high - value):.1f}"
+        )
+        return numbers.share(value) + spread
+    if measurement.name == "latency_ratio":
+        return "1.00" if value == 1 else f"{value:.2f} ({numbers.faster(value)})"
+    if measurement.unit == "ms":
+        return numbers.milliseconds(value, low, high)
+    return numbers.size(value) if measurement.unit == "B" else numbers.count(value)
+
+
+def variant_details(frame: pd.DataFrame, chosen: str, second: str | None, target: dict[str, Any]) -> None:
+    """frame: of the chart, with the baseline. The chosen variant, its recipe and what can be done with it."""
+    baseline = next(iter(frame.loc[frame["baseline"], "variant"]), None)
+    labels = dict(zip(frame["variant"], frame["label"], strict=True))
+    wanted = list(dict.fromkeys(name for name in (baseline, chosen, second) if name))
+    with app.session.reading() as session:
+        known = {name: found for name in wanted if (found := variants.whole(session, name))}
+    st.markdown(f"**{labels[chosen]}**")
+    show_numbers([(labels[name], found[0].measurements) for name, found in known.items()], target)
+    _, stage, run = known[chosen]
+    for chip in chips({"steps": run.recipe.get("steps", [])[: stage.index]}):
+        st.badge(chip, color="gray")
+    for note in stage.notes:
+        st.caption(note)
+    st.page_link(
+        "views/runs.py", label="Open the run", icon=":material/timeline:", query_params={"run": run.id}
+    )
+    st.link_button("Export", f"/api/downloads/variants/{chosen}", icon=":material/download:")
+    _compare_with(frame, labels, chosen, second)
+    if st.button("Close", icon=":material/close:", type="tertiary"):
+        select(None)
+        st.rerun()
+
+
+def _compare_with(frame: pd.DataFrame, labels: dict[str, str], chosen: str, second: str | None) -> None:
+    """The front's points by name: comparing must not need a mouse."""
+    options = [v for v in frame.loc[frame["front"] | (frame["variant"] == second), "variant"] if v != chosen]
+    index = options.index(second) if second in options else None
+    picked = st.selectbox(
+        "Compare with", options, index=index, format_func=labels.__getitem__,
+        placeholder="A point of the front", key=f"compare-{chosen}-{second}",
+    )  # fmt: skip
+    if picked != second:
+        select(chosen, picked)
+        st.rerun()

@@ -1,0 +1,68 @@
+"""Numbers as they are written on every page: unit, fixed decimals, interval, a real minus sign."""
+
+import json
+import time
+
+#: A space at which no line is broken.
+NARROW = "\u00a0"
+
+
+def share(value: float | None) -> str:
+    """0.912 -> 91.2 %"""
+    return "–" if value is None else f"{100 * value:.1f}{NARROW}%"
+
+
+def points(difference: float) -> str:
+    """A difference of shares: −0.4 points."""
+    return f"{100 * difference:+.1f} points".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
+
+
+def faster(ratio: float | None) -> str:
+    """A latency relative to the baseline's: 2.3x faster."""
+    if ratio is None or ratio <= 0:
+        return "–"
+    return f"{1 / ratio:.1f}x faster" if ratio <= 1 else f"{ratio:.1f}x slower"
+
+
+def milliseconds(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """3.1 ms ± 0.1; the larger side of the interval is told."""
+    if value is None:
+        return "–"
+    digits = 1 if value >= 10 else 2 if value >= 1 else 3
+    if low is None or high is None:
+        return f"{value:.{digits}f}{NARROW}ms"
+    return f"{value:.{digits}f}{NARROW}ms{NARROW}±{NARROW}{max(value - low, high - value):.{digits}f}"
+
+
+def size(value: float | None) -> str:
+    """Bytes in the unit that fits: 1.8 MiB."""
+    return "–" if value is None else _scaled(value, 1024, ("B", "KiB", "MiB", "GiB"))
+
+
+def count(value: float | None) -> str:
+    """11,689,512 -> 11.7 M"""
+    return "–" if value is None else _scaled(value, 1000, ("", "k", "M", "G", "T"))
+
+
+def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
+    place = 0
+    while value >= base and place < len(units) - 1:
+        value, place = value / base, place + 1
+    return f"{value:.{0 if place == 0 else 1}f}{NARROW}{units[place]}".strip()
+
+
+def age(then: float) -> str:
+    """Since a time in seconds since 1970: 3 min."""
+    seconds = max(0.0, time.time() - then)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def target_name(target: str) -> str:
+    """A target's JSON as a person reads it: onnxruntime · cpu · 1 thread · batch 1 · host 3f2a."""
+    facts = json.loads(target)
+    threads = facts["threads"]
+    words = f"{threads} thread{'s' * (threads != 1)}"
+    return f"{facts['runtime']} · {facts['device']} · {words} · batch {facts['batch']} · host {facts['host']}"

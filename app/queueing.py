@@ -1,0 +1,60 @@
+"""Runs that are asked for: rows, a job each, and a wake-up for a worker after the commit."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+import app.session
+from db import jobs, runs, workers
+from db.models import Experiment, Job
+
+BASELINE = {"name": "Baseline", "steps": []}
+
+
+def queue_runs(
+    model_id: str, dataset_id: str, recipes: Iterable[Mapping[str, Any]], *, seed: int = 0
+) -> list[str]:
+    """One run per recipe; before the first of an experiment, its baseline. Returns the ids of the runs."""
+    with app.session.writing() as session:
+        experiment = runs.experiment_of(session, model_id, dataset_id)
+        first = [BASELINE] if runs.count(session, experiment.id) == 0 else []
+        queued = [_queue(session, experiment, recipe, seed) for recipe in (*first, *recipes)]
+    for job in queued:
+        wake(job)
+    return [job.subject_id for job in queued[len(first) :]]
+
+
+def _queue(session: Session, experiment: Experiment, recipe: Mapping[str, Any], seed: int) -> Job:
+    run = runs.add(session, experiment, name=recipe["name"], recipe=recipe, seed=seed)
+    queue = queue_for(recipe, online_queues(session))
+    return jobs.add(session, "run", run.id, queue=queue, request={})
+
+
+def cancel(job_id: str) -> None:
+    with app.session.writing() as session:
+        jobs.request_cancel(session, job_id)
+
+
+def retry(job: Job) -> None:
+    with app.session.writing() as session:
+        again = jobs.retry(session, job.id)
+    if again:
+        wake(job)
+
+
+def online_queues(session: Session) -> set[str]:
+    return {queue for worker in workers.online(session) for queue in worker.queues}
+
+
+def queue_for(recipe: Mapping[str, Any], online: set[str]) -> str:
+    """A recipe that trains takes a GPU where one is online; without one the CPU does everything."""
+    trains = any("epochs" in step for step in recipe["steps"])
+    return "gpu" if trains and "gpu" in online else "cpu"
+
+
+def wake(job: Job) -> None:
+    """A worker that cannot be reached finds the job when it next looks."""
+    from workers.queue import wake as send  # brings Celery along, which no page needs to be drawn
+
+    send(job.id, job.queue)

@@ -1,0 +1,88 @@
+"""What should be tried? A recipe for a model and a dataset, queued."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+import app.session
+from app.components.error_box import error_box
+from app.components.estimate_panel import estimate_panel
+from app.components.recipe_chain import recipe_chain
+from app.queueing import online_queues, queue_runs
+from app.recipes import AMOUNTS, Plain, has_amount, refusal, with_amount
+from db import datasets, models_, runs, variants
+from db.models import Dataset, Model
+
+
+def main() -> None:
+    st.title("New run")
+    with app.session.reading() as session:
+        models = [m for m in models_.all_of(session) if m.file_sha256]
+        data = [d for d in datasets.all_of(session) if d.sha256]
+        online = online_queues(session)
+        pair = {(e.model_id, e.dataset_id): e.id for e in runs.experiments(session)}
+    if not models or not data:
+        return _empty(bool(models), bool(data))
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        model, dataset = _choose(models, data)
+        recipe = recipe_chain()
+    with right:
+        with app.session.reading() as session:
+            measured = variants.baseline_numbers(session, pair.get((model.id, dataset.id), ""))
+        facts = model.facts or {}
+        known = {name: measured.get(name, facts.get(name)) for name in ("macs", "parameters", "size")}
+        trainable = (model.file_name or "").endswith(".pt2")
+        estimate_panel(recipe, known, trainable=trainable, online=online)
+        _queue(model, dataset, recipe, can_run=trainable or not recipe["steps"])
+    return None
+
+
+def _empty(has_model: bool, has_data: bool) -> None:
+    missing = " and ".join(
+        what for what, there in (("a model", has_model), ("a dataset", has_data)) if not there
+    )
+    st.info(f"A run needs {missing} first. Bring it, and wait until its check has ended.")
+    if not has_model:
+        st.page_link("views/models.py", label="Models", icon=":material/deployed_code:")
+    if not has_data:
+        st.page_link("views/data.py", label="Data", icon=":material/photo_library:")
+
+
+def _choose(models: Sequence[Model], data: Sequence[Dataset]) -> tuple[Model, Dataset]:
+    """The pair of the URL, else the newest ones."""
+    left, right = st.columns(2)
+    model = left.selectbox("Model", models, index=_place(models, "model"), format_func=lambda m: m.name)
+    dataset = right.selectbox("Dataset", data, index=_place(data, "dataset"), format_func=lambda d: d.name)
+    st.query_params["model"], st.query_params["dataset"] = model.id, dataset.id
+    return model, dataset
+
+
+def _place(rows: Sequence[Model] | Sequence[Dataset], name: str) -> int:
+    ids = [row.id for row in rows]
+    wanted = st.query_params.get(name)
+    return ids.index(wanted) if wanted in ids else 0
+
+
+def _queue(model: Model, dataset: Dataset, recipe: Plain, *, can_run: bool) -> None:
+    refused = refusal(recipe)
+    if refused:
+        error_box(refused)
+    blocked = bool(refused) or not can_run
+    wanted = None
+    if st.button("Queue run", type="primary", width="stretch", disabled=blocked):
+        wanted = [recipe]
+    if has_amount(recipe) and st.button(
+        "Queue with 3 amounts",
+        width="stretch",
+        disabled=blocked,
+        help="30, 50 and 70 %: a curve, not a point.",
+    ):
+        wanted = [with_amount(recipe, amount) for amount in AMOUNTS]
+    if wanted:
+        queued = queue_runs(model.id, dataset.id, wanted)
+        only = {"run": queued[0]} if len(queued) == 1 else None
+        st.switch_page("views/runs.py", query_params=only)
+
+
+main()

@@ -1,0 +1,85 @@
+"""What is going on, and what came of it? All runs, or with ?run=ID a single one."""
+
+import pandas as pd
+import streamlit as st
+
+import app.session
+from app import numbers
+from app.components.live import live
+from app.components.run_details import run_details
+from app.recipes import chips
+from db import jobs, people, runs, variants
+from db.models import Job, Run
+
+SHOWN = 200
+COLUMNS = {
+    "name": st.column_config.TextColumn("Run", width=130),
+    "state": st.column_config.TextColumn("State"),
+    "recipe": st.column_config.ListColumn("Recipe", width=300),
+    "progress": st.column_config.ProgressColumn(
+        "Progress", format="percent", min_value=0, max_value=1, width=90
+    ),
+    "accuracy": st.column_config.NumberColumn("Accuracy %", format="%.2f", help="On the validation split."),
+    "ratio": st.column_config.NumberColumn("Latency", format="%.3f", help="Relative to the baseline."),
+    "age": st.column_config.TextColumn("Age"),
+    "who": st.column_config.TextColumn("Who"),
+}
+
+
+def main() -> None:
+    run_id = st.query_params.get("run")
+    if run_id:
+        live(f"/api/state/runs/{run_id}", key="live-run")
+        return run_details(run_id)
+    live("/api/state/runs", key="live-runs")
+    st.title("Runs")
+    with app.session.reading() as session:
+        found = runs.recent(session, SHOWN)
+        ids = [run.id for run in found]
+        latest, measured = jobs.latest(session, ids), variants.last_numbers(session, ids)
+        total = runs.count(session)
+        _, person = people.here(session)
+    if not found:
+        st.info("No run yet. A run applies a recipe to a model and measures what comes out.")
+        st.page_link("views/new_run.py", label="New run", icon=":material/add:")
+        return None
+    rows = [_row(run, latest.get(run.id), measured.get(run.id, {}), person) for run in found]
+    st.dataframe(
+        pd.DataFrame(rows), column_config=COLUMNS, hide_index=True, key="runs-table",
+        on_select=lambda: _open(ids), selection_mode="single-row",
+        height="content" if len(rows) < 15 else 560,
+    )  # fmt: skip
+    st.caption(
+        f"Tick a run to open it.{f' The newest {SHOWN} of {total} are shown.' if total > SHOWN else ''}"
+    )
+    return None
+
+
+def _open(ids: list[str]) -> None:
+    picked = st.session_state["runs-table"]["selection"]["rows"]
+    if picked:
+        st.query_params["run"] = ids[picked[0]]
+
+
+def _row(run: Run, job: Job | None, measured: dict[str, float | None], person: str) -> dict[str, object]:
+    accuracy = measured.get("accuracy")
+    return {
+        "name": run.name,
+        "state": "–" if job is None else job.state,
+        "recipe": chips(run.recipe) or ["No steps"],
+        "progress": 0.0 if job is None else _progress(run, job),
+        "accuracy": None if accuracy is None else 100 * accuracy,
+        "ratio": measured.get("latency_ratio"),
+        "age": numbers.age(run.created_at),
+        "who": person,
+    }
+
+
+def _progress(run: Run, job: Job) -> float:
+    """Over all stages; the job tells the share of the stage it is at."""
+    if job.state == "done":
+        return 1.0
+    return min(1.0, (job.stage + job.share) / (len(run.recipe.get("steps", [])) + 1))
+
+
+main()

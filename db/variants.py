@@ -1,0 +1,140 @@
+"""What is said to the database about variants: the numbers that are compared and shown."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, Select, Text, and_, case, cast, func, select
+from sqlalchemy.orm import Session, selectinload
+
+from db.models import Measurement, Run, Stage, Variant
+
+#: Numbers without a target, by the name they have in a comparison. Of accuracies the one that choices use.
+PLAIN = {"accuracy": "accuracy", "size_bytes": "size", "parameters": "parameters", "macs": "macs"}
+
+
+def comparison(session: Session, experiment_id: str) -> list[dict[str, Any]]:
+    """One row per variant and target, with what the chart needs; `target` is the target as JSON text.
+
+    The test split is not in it: no choice is made by it. Two grouped queries, since ten thousand variants
+    as objects take seconds.
+    """
+    plain = {row["variant"]: row for row in _rows(session, _plain(experiment_id))}
+    return [
+        plain[row["variant"]] | row
+        for row in _rows(session, _timed(experiment_id))
+        if row["variant"] in plain
+    ]
+
+
+def newest_measurement(session: Session) -> int:
+    """Its id; as long as it stays, so does every comparison."""
+    return session.scalar(select(func.max(Measurement.id))) or 0
+
+
+def methods(session: Session, experiment_id: str) -> list[tuple[str, int, str]]:
+    """(run, index, method) of every stage but the first ones."""
+    statement = select(Stage.run_id, Stage.index, Stage.method).join(Run)
+    found = session.execute(statement.where(Run.experiment_id == experiment_id, Stage.method.is_not(None)))
+    return [(run, index, method) for run, index, method in found if method is not None]
+
+
+def last_numbers(session: Session, run_ids: Iterable[str]) -> dict[str, dict[str, float | None]]:
+    """Validation accuracy and latency ratio of the last stage of each run that has them."""
+    statement = (
+        select(Stage.run_id, Measurement.name, Measurement.value)
+        .join(Variant, Variant.stage_id == Stage.id)
+        .join(Measurement, Measurement.variant_id == Variant.id)
+        .where(
+            Stage.run_id.in_(list(run_ids)),
+            Measurement.name.in_(("accuracy", "latency_ratio")),
+            _for_choices(),
+        )
+        .order_by(Stage.index)
+    )
+    found: dict[str, dict[str, float | None]] = {}
+    for run, name, value in session.execute(statement):
+        found.setdefault(run, {})[name] = value
+    return found
+
+
+def whole(session: Session, variant_id: str) -> tuple[Variant, Stage, Run] | None:
+    """A variant with its measurements, the stage and the run it came from."""
+    statement = (
+        select(Variant, Stage, Run)
+        .join(Stage, Variant.stage_id == Stage.id)
+        .join(Run, Stage.run_id == Run.id)
+        .where(Variant.id == variant_id)
+        .options(selectinload(Variant.measurements))
+    )
+    row = session.execute(statement).one_or_none()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def baseline_numbers(session: Session, experiment_id: str) -> dict[str, float | None]:
+    """Measured numbers of the model as uploaded, by name; empty before its first run."""
+    statement = (
+        select(Measurement.name, Measurement.value)
+        .join(Variant, Measurement.variant_id == Variant.id)
+        .join(Stage, Variant.stage_id == Stage.id)
+        .join(Run, Stage.run_id == Run.id)
+        .where(Run.experiment_id == experiment_id, Stage.index == 0, _for_choices())
+        .order_by(Measurement.id)
+    )
+    return {row.name: row.value for row in session.execute(statement)}
+
+
+def _for_choices() -> ColumnElement[bool]:
+    return func.coalesce(Measurement.split, "validation") == "validation"
+
+
+def _rows(session: Session, statement: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(row) for row in session.execute(statement).mappings()]
+
+
+def _picked(column: Any, name: str) -> ColumnElement[float | None]:
+    """Long form to wide: the value of one name among the rows of a group."""
+    return func.max(case((Measurement.name == name, cast(column, Float))))
+
+
+def _plain(experiment_id: str) -> Select[*tuple[Any, ...]]:
+    numbers = [_picked(Measurement.value, name).label(label) for label, name in PLAIN.items()]
+    statement: Select[*tuple[Any, ...]] = (
+        select(
+            Variant.id.label("variant"),
+            Run.id.label("run"),
+            Run.name,
+            Stage.index,
+            *numbers,
+            _picked(Measurement.low, "accuracy").label("accuracy_low"),
+            _picked(Measurement.high, "accuracy").label("accuracy_high"),
+        )
+        .join_from(Run, Stage, Stage.run_id == Run.id)
+        .join(Variant, Variant.stage_id == Stage.id)
+        .join(Measurement, and_(Measurement.variant_id == Variant.id, _for_choices()))
+        .where(Run.experiment_id == experiment_id)
+        .group_by(Variant.id, Run.id, Run.name, Stage.index, Run.created_at)
+        .order_by(Run.created_at, Stage.index)
+    )
+    return statement
+
+
+def _timed(experiment_id: str) -> Select[*tuple[Any, ...]]:
+    target = cast(Measurement.target, Text)
+    numbers = [
+        _picked(column, name).label(label)
+        for name, labels in (
+            ("latency_ratio", ("ratio", "ratio_low", "ratio_high")),
+            ("latency_p50", ("latency_ms", "latency_low", "latency_high")),
+        )
+        for label, column in zip(labels, (Measurement.value, Measurement.low, Measurement.high), strict=True)
+    ]
+    marks = func.max(case((Measurement.name == "latency_ratio", cast(Measurement.marks, Text))))
+    statement: Select[*tuple[Any, ...]] = (
+        select(Variant.id.label("variant"), target.label("target"), marks.label("marks"), *numbers)
+        .join_from(Run, Stage, Stage.run_id == Run.id)
+        .join(Variant, Variant.stage_id == Stage.id)
+        .join(Measurement, Measurement.variant_id == Variant.id)
+        .where(Run.experiment_id == experiment_id, Measurement.name.in_(("latency_ratio", "latency_p50")))
+        .group_by(Variant.id, target)
+    )
+    return statement

@@ -1,0 +1,317 @@
+"""`paredown` as a user calls it: a process, files, an exit code."""
+
+import getpass
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from app.cli import _sentence
+from tests.app.conftest import RECIPE, Paredown
+from workers.catalog import METHODS
+
+ROOT = Path(__file__).parents[2]
+Sources = list[str | Path]
+
+
+@pytest.fixture(scope="module")
+def report(done: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((done / "one" / "report.json").read_text(encoding="utf-8"))
+    return read
+
+
+def accuracy(stage: dict[str, Any], split: str) -> dict[str, Any]:
+    (found,) = (m for m in stage["measurements"] if m["name"] == "accuracy" and m["split"] == split)
+    return dict(found)
+
+
+def squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+def refused(result: "subprocess.CompletedProcess[str]", *parts: str) -> None:
+    """Exit code 1 and one paragraph without a traceback that has all the parts."""
+    assert result.returncode == 1
+    assert result.stdout == ""
+    paragraphs = [part for part in result.stderr.strip().split("\n\n") if part]
+    assert len(paragraphs) == 1
+    assert result.stderr.lstrip().startswith("Error ")
+    assert "Traceback" not in result.stderr
+    assert "defect" not in result.stderr
+    for part in parts:
+        assert part in squeezed(result.stderr)
+
+
+def test_writes_exactly_the_files_of_a_result_and_keeps_others(done: Path) -> None:
+    files = {"model.onnx", "model.pt2", "recipe.yaml", "report.json"}
+    assert {file.name for file in (done / "one").iterdir()} == files | {"mine.txt"}
+    assert {file.name for file in (done / "two").iterdir()} == files
+    assert (done / "one" / "mine.txt").read_text() == "keep me"
+
+
+def test_ten_lines_reproduce_the_reported_accuracy(done: Path, inputs: Path, report: dict[str, Any]) -> None:
+    """With numpy and ONNX Runtime alone, in a process that has nothing of Paredown."""
+    script = """
+import json, sys
+import numpy as np, onnxruntime as ort
+session = ort.InferenceSession(sys.argv[1])
+how = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
+data = np.load(sys.argv[2])
+rows = data["split"] == "test"
+pixels = data["images"][rows][:, None].astype(np.float32) / 255
+shape = (1, -1, 1, 1)
+x = (pixels - np.float32(how["mean"]).reshape(shape)) / np.float32(how["std"]).reshape(shape)
+print((session.run(["logits"], {"input": x})[0].argmax(1) == data["labels"][rows]).mean())
+"""
+    files = map(str, (done / "one" / "model.onnx", inputs / "pictures.npz"))
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", script, *files], capture_output=True, text=True, check=True
+    )
+    assert float(result.stdout) == accuracy(report["stages"][-1], "test")["value"]
+
+
+def test_the_report_has_the_fields_of_the_format(report: dict[str, Any]) -> None:
+    assert {"model", "dataset", "recipe", "baseline", "stages", "host", "versions"} <= report.keys()
+    assert report["recipe"]["name"] == "Tiny – ½"
+    assert report["dataset"]["classes"] == ["cat", "dog", "süß"]
+    assert report["dataset"]["samples"] == {"train": 60, "calibration": 60, "validation": 60, "test": 120}
+    assert [stage["method"] for stage in report["stages"]] == ["structured_pruning", "fine_tuning"]
+    assert [stage["index"] for stage in report["stages"]] == [1, 2]
+    assert report["stages"][0]["settings"] == {"amount": 0.3, "round_to": 4}
+    assert report["stages"][1]["seconds"] > 0
+    keys = {"name", "value", "low", "high", "unit", "better", "split", "samples", "target"}
+    for stage in (report["baseline"], *report["stages"]):
+        assert all(keys <= measurement.keys() for measurement in stage["measurements"])
+        for split, samples in (("validation", 60), ("test", 120)):
+            found = accuracy(stage, split)
+            assert (found["unit"], found["better"], found["samples"]) == ("share", "higher", samples)
+            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+        targets = [m["target"] for m in stage["measurements"] if m["name"].startswith("latency")]
+        assert len(targets) >= 3
+        assert {"host", "device", "runtime", "threads", "batch"} == targets[0].keys()
+        names = {m["name"] for m in stage["measurements"]}
+        assert {"size", "parameters", "macs", "latency_p50", "latency_p90", "latency_ratio"} <= names
+
+
+def test_the_file_size_is_that_of_the_file(done: Path, report: dict[str, Any]) -> None:
+    (size,) = (m["value"] for m in report["stages"][-1]["measurements"] if m["name"] == "size")
+    assert size == (done / "one" / "model.onnx").stat().st_size
+
+
+def test_plain_torch_opens_the_archive_and_gets_the_same_logits(done: Path) -> None:
+    net = torch.export.load(done / "one" / "model.pt2").module()
+    session = ort.InferenceSession(done / "one" / "model.onnx")
+    for samples in (1, 3, 7):
+        inputs = torch.rand(samples, 1, 8, 8)
+        (logits,) = session.run(["logits"], {"input": inputs.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(net(inputs), logits, rtol=1e-3, atol=1e-4)
+
+
+def test_the_recipe_is_spelled_out(done: Path) -> None:
+    written = (done / "one" / "recipe.yaml").read_text(encoding="utf-8")
+    assert written.startswith("name: Tiny – ½\n")
+    assert "label_smoothing: 0.0" in written
+
+
+def test_nothing_that_goes_out_tells_where_it_was_made(done: Path, inputs: Path) -> None:
+    traces = [
+        str(ROOT), str(Path.home()), str(inputs), str(done), f"/{getpass.getuser()}/", "site-packages",
+        "Traceback", 'File "', ".py", "CifarResNet", "BasicBlock", "GraphModule", "nn_module_stack",
+    ]  # fmt: skip
+    for file in (done / "two").iterdir():
+        content = file.read_bytes()
+        assert [trace for trace in traces if trace.encode() in content] == [], file.name
+
+
+def test_two_processes_at_once_do_every_stage_once(done: Path) -> None:
+    reports = [json.loads((done / name / "report.json").read_text("utf-8")) for name in ("one", "two")]
+    for stages in zip(*([r["baseline"], *r["stages"]] for r in reports), strict=True):
+        assert sorted(stage["from_cache"] for stage in stages) == [False, True]
+        assert accuracy(stages[0], "test") == accuracy(stages[1], "test")
+    contents = [(done / name / "model.onnx").read_bytes() for name in ("one", "two")]
+    assert contents[0] == contents[1]
+
+
+def test_nothing_temporary_stays(done: Path) -> None:
+    kept = list((done / "data" / "stages").iterdir())
+    assert len(kept) == 3
+    assert all(path.suffix == "" and path.is_dir() for path in kept)
+
+
+def test_a_table_and_where_the_files_are(done: Path) -> None:
+    table = (done / "one.stdout").read_text()
+    assert len([line for line in table.splitlines() if line.startswith("│") and "x faster" in line]) == 2 or (
+        "x slower" in table
+    )
+    for part in ("baseline", "structured_pruning", "Accuracy % (test)", "p90 ms", "MACs", "95 % intervals"):
+        assert part in table
+    assert f"{done / 'one'}: model.onnx, model.pt2, recipe.yaml, report.json" in table
+    assert "mine.txt" not in table
+    progress = (done / "one.stderr").read_text()
+    assert [line[:3] for line in progress.split("\n") if line] == ["1/3", "2/3", "3/3"]
+
+
+def test_a_second_run_takes_everything_from_the_cache(
+    done: Path, inputs: Path, sources: Sources, report: dict[str, Any], paredown: Paredown, tmp_path: Path
+) -> None:
+    """Into a folder with the result of something else, with another name and another model's name."""
+    out = tmp_path / "new" / "out"
+    result = paredown("run", inputs / "recipe.yaml", *sources, "--out", out, data=done / "data")
+    assert result.returncode == 0
+    assert [line.split(": ")[1] for line in result.stderr.split("\n") if line] == ["from cache"] * 3
+    again = json.loads((out / "report.json").read_text("utf-8"))
+    assert [stage["from_cache"] for stage in again["stages"]] == [True, True]
+    for stage, first in zip(again["stages"], report["stages"], strict=True):
+        assert stage["seconds"] == first["seconds"] or first["from_cache"]
+        for split in ("validation", "test"):
+            assert accuracy(stage, split) == accuracy(first, split)
+    assert (out / "model.onnx").read_bytes() == (done / "one" / "model.onnx").read_bytes()
+
+
+def test_an_onnx_upload_is_measured_and_exported(
+    done: Path, inputs: Path, report: dict[str, Any], paredown: Paredown, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.pt2").write_bytes(b"of an earlier run")
+    upload = ["--model", done / "one" / "model.onnx", "--dataset", inputs / "pictures.npz"]
+    result = paredown("run", inputs / "baseline.yaml", *upload, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert {file.name for file in out.iterdir()} == {"model.onnx", "recipe.yaml", "report.json"}
+    assert "not known" in result.stdout
+    baseline = json.loads((out / "report.json").read_text("utf-8"))["baseline"]
+    numbers = {m["name"]: m["value"] for m in baseline["measurements"]}
+    assert numbers["macs"] is None
+    weights = onnx.load(out / "model.onnx").graph.initializer
+    assert numbers["parameters"] == sum(
+        np.prod(t.dims) for t in weights if t.data_type == onnx.TensorProto.FLOAT
+    )
+    assert accuracy(baseline, "test") == accuracy(report["stages"][-1], "test")
+
+
+def test_steps_that_train_refuse_an_onnx_upload(
+    done: Path, inputs: Path, inside: Paredown, tmp_path: Path
+) -> None:
+    upload = ["--model", done / "one" / "model.onnx", "--dataset", inputs / "pictures.npz"]
+    result = inside("run", inputs / "recipe.yaml", *upload, "--out", tmp_path / "out")
+    refused(result, "step 1 (structured_pruning)", "no graph", ".pt2")
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "data").rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parts"),
+    [
+        (RECIPE.replace("structured_pruning", "prune"), ("line 3: steps.0.method", "prune", "fine_tuning")),
+        (RECIPE.replace("amount", "amuont"), ("line 4: steps.0.amuont", "paredown methods")),
+        (RECIPE.replace("0.3", "30"), ("line 4: steps.0.amount: 30", "0.95")),
+        (None, ("recipe.yaml: cannot be read", "No such file")),
+    ],
+)
+def test_a_bad_recipe(
+    recipe: str | None, parts: tuple[str, ...], sources: Sources, inside: Paredown, tmp_path: Path
+) -> None:
+    if recipe is not None:
+        (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    refused(inside("run", tmp_path / "recipe.yaml", *sources, "--out", tmp_path / "out"), *parts)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "parts"),
+    [
+        (["--model", "none.pt"], {}, ("none.pt", "not there")),
+        (["--dataset", "none.npz"], {}, ("none.npz", "no file")),
+        (["--out", "taken"], {}, ("--out taken", "is a file", "Name a folder.")),
+        (["--out", "taken/below"], {}, ("--out taken/below", "is a file")),
+        (["--mean", "a,b"], {}, ("--mean a,b", "not a list of numbers")),
+        (["--std", "nan"], {}, ("--std nan", "not a list of numbers")),
+        (["--model", "\udcff.pt"], {}, ("?.pt", "not there")),
+        ([], {"PAREDOWN_THREADS": "many"}, ("PAREDOWN_THREADS=many", "integer")),
+        ([], {"PAREDOWN_DEVICE": "abacus"}, ("PAREDOWN_DEVICE=abacus", "Use `cpu`")),
+    ],
+)
+def test_bad_options(
+    options: list[str],
+    more: dict[str, str],
+    parts: tuple[str, ...],
+    inputs: Path,
+    sources: Sources,
+    inside: Paredown,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "taken").touch()
+    before = ["run", inputs / "baseline.yaml", *sources, "--out", "out"]
+    refused(inside(*before, *options, **more), *parts)
+    assert {path.name for path in tmp_path.iterdir()} <= {"taken", "data"}
+    assert (tmp_path / "taken").read_bytes() == b""
+
+
+def test_a_wrong_number_of_classes(
+    inputs: Path, sources: Sources, paredown: Paredown, tmp_path: Path
+) -> None:
+    """With --debug the traceback comes before the sentence. A folder that was there stays as it was."""
+    data = dict(np.load(inputs / "pictures.npz"))
+    np.savez(tmp_path / "four.npz", **{**data, "classes": np.array(list("abcd"))})
+    (tmp_path / "out").mkdir()
+    before = ["run", inputs / "baseline.yaml", *sources, "--dataset", "four.npz"]
+    result = paredown(*before, "--out", "out", "--debug")
+    assert result.returncode == 1
+    trace, _, sentence = result.stderr.rpartition("Error ")
+    assert "Traceback (most recent call last)" in trace
+    assert "3 classes apart, the dataset has 4" in squeezed(sentence)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_refusal_of_the_process_is_one_paragraph(
+    sources: Sources, paredown: Paredown, tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text("steps:\n- method: fine_tuning\n  epochs: 0\n")
+    result = paredown("run", "r.yaml", *sources, "--out", "out")
+    refused(result, "r.yaml, line 3: steps.0.epochs: 0: Input should be greater than or equal to 1.")
+
+
+def test_a_missing_option_names_it(inside: Paredown) -> None:
+    result = inside("run", "recipe.yaml")
+    assert result.returncode == 2
+    assert "--model" in result.stderr
+
+
+def test_methods_lists_every_method_with_every_setting(paredown: Paredown) -> None:
+    result = paredown("methods")
+    assert result.returncode == 0
+    blocks = dict(zip(METHODS, result.stdout.strip().split("\n\n"), strict=True))
+    for name, method in METHODS.items():
+        text = squeezed(blocks[name])
+        assert text.startswith(f"{name} {method.title}")
+        for field, info in method.model_fields.items():
+            assert f"{field} = {info.default} (" in text
+            assert squeezed(info.description or "") in text
+    assert "(> 0, <= 0.95)" in result.stdout
+    assert "(sgd | adamw)" in result.stdout
+
+
+def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from app.cli import main; sys.argv = ['paredown', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, {'torch', 'onnx', 'pydantic'} & sys.modules.keys())"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.stdout.strip().endswith("0 set()")
+    assert "run" in result.stdout
+
+
+def test_a_defect_and_a_full_disk_are_sentences() -> None:
+    assert _sentence(ZeroDivisionError("a\n  b")).startswith("ZeroDivisionError: a b. This is a defect")
+    full = _sentence(OSError(28, "No space left on device", "/data/x"))
+    assert full.startswith("/data/x: No space left on device. ")
+    assert "defect" not in full

@@ -1,0 +1,103 @@
+"""New run: form and YAML are one recipe, and what is queued is what is shown."""
+
+import json
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from app import session
+from db import jobs, runs
+from tests.app.views.conftest import Open
+
+
+def press(page: AppTest, label: str) -> None:
+    next(button for button in page.button if button.label == label).click().run()
+    assert not page.exception
+
+
+def recipe(page: AppTest) -> dict[str, Any]:
+    value = page.query_params["recipe"]
+    text = value if isinstance(value, str) else value[0]
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_nothing_to_run_on_yet(visit: Open) -> None:
+    page = visit("new_run")
+    assert "a model and a dataset first" in page.info[0].value
+    assert not page.button
+
+
+def test_queueing_adds_a_run_with_a_job_and_wakes(visit: Open, experiment: str, woken: list[str]) -> None:
+    with session.reading() as opened:
+        before = runs.count(opened, experiment)
+    page = visit("new_run")
+    press(page, "Queue run")
+    with session.reading() as opened:
+        assert runs.count(opened, experiment) == before + 1
+        newest = runs.recent(opened, 1)[0]
+        job = jobs.latest(opened, [newest.id])[newest.id]
+    assert woken == [job.id]
+    assert job.state == "queued"
+    assert newest.recipe["steps"][0] == {"method": "structured_pruning", "amount": 0.3, "round_to": 8}
+
+
+def test_three_amounts_are_three_runs(visit: Open, experiment: str, woken: list[str]) -> None:  # noqa: ARG001
+    press(visit("new_run"), "Queue with 3 amounts")
+    with session.reading() as opened:
+        amounts = [run.recipe["steps"][0]["amount"] for run in runs.recent(opened, 3)]
+    assert sorted(amounts) == [0.3, 0.5, 0.7]
+    assert len(woken) == 3
+
+
+def test_settings_of_the_form_reach_the_url(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("new_run")
+    page.number_input(key="step-0-0-amount").set_value(0.6).run()
+    assert recipe(page)["steps"][0]["amount"] == 0.6
+
+
+def test_step_is_added_moved_and_removed_in_legal_order(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("new_run")
+    press(page, "Fine-tuning")
+    assert [s["method"] for s in recipe(page)["steps"]] == [
+        "structured_pruning",
+        "fine_tuning",
+        "fine_tuning",
+    ]
+    page.button(key="move1-1-0").click().run()
+    assert [s["method"] for s in recipe(page)["steps"]] == [
+        "fine_tuning",
+        "structured_pruning",
+        "fine_tuning",
+    ]
+    page.button(key="remove-2-0").click().run()
+    assert [s["method"] for s in recipe(page)["steps"]] == ["structured_pruning", "fine_tuning"]
+
+
+def test_yaml_is_the_same_recipe(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("new_run")
+    page.segmented_control(key="side").set_value("YAML").run()
+    text = str(page.text_area[0].value)
+    page.text_area[0].set_value(text.replace("amount: 0.3", "amount: 0.45")).run()
+    assert recipe(page)["steps"][0]["amount"] == 0.45
+    page.text_area[0].set_value("steps: [{method: magic}]").run()
+    assert "magic" in " ".join(element.value for element in page.text)
+    assert recipe(page)["steps"][0]["amount"] == 0.45
+
+
+def test_page_says_that_the_cpu_takes_it(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("new_run")
+    assert any("No GPU worker is online: the CPU takes it" in element.value for element in page.markdown)
+
+
+def test_first_run_of_an_experiment_brings_its_baseline(url: str, woken: list[str]) -> None:  # noqa: ARG001
+    from app.queueing import queue_runs
+    from db import datasets, models_
+
+    with session.writing() as opened:
+        model = models_.add(opened, name="m", upload_sha256="a" * 64).id
+        data = datasets.add(opened, name="d", source="sample", upload_sha256=None).id
+    queue_runs(model, data, [{"name": "One", "steps": [{"method": "fine_tuning", "epochs": 1}]}])
+    with session.reading() as opened:
+        assert sorted(run.name for run in runs.recent(opened, 5)) == ["Baseline", "One"]
+    assert len(woken) == 2

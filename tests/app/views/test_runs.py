@@ -1,0 +1,93 @@
+"""Runs and Targets: what stands there for a finished, a running and a failed run."""
+
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from app import session
+from db import jobs, runs
+from tests.app.views.conftest import Open
+
+
+def run_named(name: str) -> Any:
+    with session.reading() as opened:
+        return next(run for run in runs.recent(opened, 50) if run.name == name)
+
+
+def labels(page: AppTest) -> set[str]:
+    return {button.label for button in page.button}
+
+
+def press(page: AppTest, label: str) -> None:
+    next(button for button in page.button if button.label == label).click().run()
+    assert not page.exception
+
+
+def test_empty(visit: Open) -> None:
+    assert "No run yet" in visit("runs").info[0].value
+
+
+def test_table_holds_every_run(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    table = visit("runs").dataframe[0].value.set_index("name")
+    assert len(table) == 6
+    assert table["state"].value_counts().to_dict() == {"done": 4, "running": 1, "failed": 1}
+    pruned = table.to_dict("index")["Pruned by 50 %"]
+    assert round(pruned["accuracy"], 1) == 94.6
+    assert list(pruned["recipe"]) == [
+        "Structured pruning 50 %",
+        "Fine-tuning · 5 epochs",
+    ]
+
+
+def test_failed_run_shows_the_sentence_and_can_be_retried(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    woken: list[str],
+) -> None:
+    run = run_named("Pruned by 90 %")
+    page = visit("runs", run=run.id)
+    assert "no layer can become narrower" in page.text[0].value
+    assert labels(page) == {"Retry", "Duplicate and edit"}
+    press(page, "Retry")
+    with session.reading() as opened:
+        job = jobs.latest(opened, [run.id])[run.id]
+    assert job.state == "queued"
+    assert woken == [job.id]
+
+
+def test_running_run_can_be_cancelled(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    run = run_named("Pruned by 40 %")
+    page = visit("runs", run=run.id)
+    press(page, "Cancel")
+    with session.reading() as opened:
+        assert jobs.latest(opened, [run.id])[run.id].cancel_requested
+    assert "Cancelling" in labels(page)
+
+
+def test_duplicate_opens_the_form_with_the_same_recipe(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    visited: list[tuple[str, dict[str, str]]],
+) -> None:
+    run = run_named("Pruned by 50 %")
+    press(visit("runs", run=run.id), "Duplicate and edit")
+    page, query = visited[0]
+    assert page == "views/new_run.py"
+    form = visit("new_run", **query)
+    assert form.number_input(key="step-0-0-amount").value == 0.5
+
+
+def test_run_that_is_gone_is_a_sentence(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    assert "no such run" in visit("runs", run="nothing").warning[0].value
+
+
+def test_targets_show_the_worker_and_its_job(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("targets")
+    assert any("worker-1" in element.value for element in page.markdown)
+    assert page.table[0].value.iloc[0].tolist() == ["cpu", 0, 1]
+
+
+def test_targets_without_a_worker_say_how_to_start_one(visit: Open) -> None:
+    page = visit("targets")
+    assert "No worker is online" in page.info[0].value
+    assert page.code[0].value == "paredown worker"

@@ -1,0 +1,80 @@
+"""Trade-offs: one target at a time, the goal in one sentence, the choice in the URL, test in the detail."""
+
+import json
+
+from streamlit.testing.v1 import AppTest
+
+from app import session
+from db import variants
+from tests.app.views.conftest import Open
+from tests.support.experiments import LAPTOP
+
+
+def ids(experiment: str) -> dict[str, str]:
+    with session.reading() as opened:
+        rows = variants.comparison(opened, experiment)
+    return {f"{row['name']}/{row['index']}": row["variant"] for row in rows}
+
+
+def texts(page: AppTest) -> str:
+    return "\n".join(str(element.value) for element in (*page.markdown, *page.caption, *page.info))
+
+
+def test_empty_project_says_what_to_do(visit: Open) -> None:
+    assert "No measured variant yet" in texts(visit("tradeoffs"))
+
+
+def test_best_within_goal_is_one_sentence(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("tradeoffs")
+    assert "**Best within goal:** Pruned by 50 % is 1.9x faster for 0.7 points." in texts(page)
+    page.slider(key="drop").set_value(0.2).run()
+    assert "no variant meets it yet" in texts(page)
+
+
+def test_goal_in_the_url_is_the_goal(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("tradeoffs", drop="5.0", ratio="0.4")
+    assert "Pruned by 70 % is 2.9x faster" in texts(page)
+
+
+def test_targets_are_never_mixed(visit: Open, experiment: str) -> None:
+    page = visit("tradeoffs")
+    table = page.dataframe[0].value
+    with session.reading() as opened:
+        rows = variants.comparison(opened, experiment)
+    own = [r for r in rows if json.loads(r["target"]) == LAPTOP]
+    assert len(table) < len(own)  # the uploaded model is one row
+    assert set(table["latency_ms"].round(6)) <= {round(r["latency_ms"], 6) for r in own}
+    page.selectbox(key="target").select_index(1).run()
+    assert set(page.dataframe[0].value["latency_ms"]).isdisjoint(table["latency_ms"])
+
+
+def test_only_feasible_keeps_the_baseline(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("tradeoffs", feasible="true")
+    assert list(page.dataframe[0].value["label"]) == ["Baseline", "Pruned by 50 %"]
+
+
+def test_chosen_point_of_the_url_opens_its_panel_with_the_test_figure(visit: Open, experiment: str) -> None:
+    found = ids(experiment)
+    page = visit("tradeoffs", variant=found["Pruned by 50 %/2"])
+    numbers = page.table[0].value
+    assert list(numbers.columns) == ["Baseline", "Pruned by 50 %"]
+    assert "Accuracy (test)" in numbers.index
+    assert page.dataframe[0].value["label"].iloc[0] == "Pruned by 50 %"
+    assert "test" not in " ".join(page.dataframe[0].value.columns)
+
+
+def test_second_point_is_compared(visit: Open, experiment: str) -> None:
+    found = ids(experiment)
+    page = visit("tradeoffs", variant=found["Pruned by 50 %/2"], second=found["Pruned by 30 %/2"])
+    assert list(page.table[0].value.columns) == ["Baseline", "Pruned by 50 %", "Pruned by 30 %"]
+
+
+def test_clearing_the_choice_clears_the_url(visit: Open, experiment: str) -> None:
+    page = visit("tradeoffs", variant=ids(experiment)["Pruned by 50 %/2"])
+    next(button for button in page.button if button.label == "Close").click().run()
+    assert "variant" not in page.query_params
+    assert not page.table
+
+
+def test_variant_that_is_gone_is_no_error(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    assert not visit("tradeoffs", variant="nothing").table

@@ -1,0 +1,119 @@
+"""Kind `run`: a recipe applied to a model and a dataset, each stage kept as soon as it is finished."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from sqlalchemy.orm import Session
+
+from db import jobs, runs
+from db.artifacts import Artifacts
+from db.models import Model, Run
+from db.session import reading
+from workers.assignment import Assignment
+from workers.base import Candidate, ModelSpec, Target
+from workers.base import Measurement as Taken
+from workers.catalog import RUNTIMES
+from workers.errors import ParedownError
+from workers.graph.importing import open_model
+from workers.host import host_facts
+from workers.pipeline import Event, Job, Stage, run
+from workers.recipe import Recipe
+from workers.work.files import open_data, placed
+
+log = logging.getLogger(__name__)
+
+
+def do(assignment: Assignment) -> None:
+    """subject_id: the run. request: nothing."""
+    settings = assignment.settings
+    with reading(settings.database) as session:
+        row = runs.whole(session, assignment.job.subject_id)
+    assert row is not None
+    assignment.tell("Opening the model")
+    model = _model(assignment, row.experiment.model)
+    assignment.tell("Reading the dataset")
+    dataset = open_data(assignment, row.experiment.dataset)
+    assignment.tell("Decoding the pictures")
+    data = dataset.prepare(model.spec.preprocessing, settings.data / "datasets")
+    kept = _Kept(assignment, row)
+    outcome = run(
+        Job(
+            model=model,
+            data=data,
+            dataset=dataset.sha256,
+            recipe=Recipe.model_validate(row.recipe),
+            folder=settings.data / "stages",
+            runtime=RUNTIMES["onnxruntime"](),
+            target=Target(host=host_facts().host, threads=settings.threads),
+            device=torch.device(settings.device),
+            seed=row.seed,
+            tell=kept.take,
+        )
+    )
+
+    def finish(session: Session) -> None:
+        for stage in outcome.stages:
+            stage_id, known = kept.stages[stage.index]
+            added = [m for m in stage.measurements if m not in known]
+            runs.add_measurements(session, stage_id, [_columns(m) for m in added])
+        session.get_one(Run, row.id).warnings = [*data.problems, *outcome.warnings]
+
+    assignment.tell("Done", stage=len(outcome.stages) - 1, share=1.0)
+    assignment.write(finish)
+
+
+class _Kept:
+    """Takes what the pipeline tells; stages[index] = (id of the row, measurements in it)."""
+
+    def __init__(self, assignment: Assignment, row: Run) -> None:
+        self.assignment, self.run_id = assignment, row.id
+        self.count = len(row.recipe.get("steps", ())) + 1
+        self.artifacts = Artifacts(assignment.settings.artifacts)
+        self.stages: dict[int, tuple[str, tuple[Taken, ...]]] = {}
+
+    def take(self, event: Event) -> None:
+        name, progress = event.method or "baseline", event.progress
+        share = (event.stage + progress.share) / self.count
+        self.assignment.tell(f"{name}: {progress.text}", stage=event.stage, share=min(share, 0.99))
+        if "epoch" in progress.values:
+            self.assignment.point(event.stage, progress.values)
+        if event.finished is not None:
+            self._keep(event.finished)
+
+    def _keep(self, stage: Stage) -> None:
+        archive = stage.file.with_name("model.pt2")
+        columns = {
+            "index": stage.index,
+            "method": stage.method,
+            "settings": dict(stage.settings),
+            "key": stage.key,
+            "seconds": stage.seconds,
+            "cached": stage.cached,
+            "notes": list(stage.notes),
+            "file_sha256": self.artifacts.add(stage.file),
+            "archive_sha256": self.artifacts.add(archive) if archive.exists() else None,
+        }
+        numbers = [_columns(m) for m in stage.measurements]
+
+        def change(session: Session) -> None:
+            row = runs.save_stage(session, self.run_id, columns, numbers)
+            self.stages[stage.index] = (row.id, stage.measurements)
+            if not stage.cached:
+                jobs.got_on(session, self.assignment.job.id)
+
+        self.assignment.write(change)
+        log.info("stage %d %s %s", stage.index, stage.key, "from cache" if stage.cached else "carried out")
+
+
+def _model(assignment: Assignment, model: Model) -> Candidate:
+    if model.file_sha256 is None or model.file_name is None:
+        raise ParedownError(model.name, "has not been checked yet, or was refused.", "See the page Models.")
+    file = placed(assignment, model.file_sha256, model.file_name)
+    return open_model(file, ModelSpec.model_validate(model.spec))
+
+
+def _columns(measurement: Taken) -> Mapping[str, Any]:
+    columns = measurement.model_dump(mode="json")
+    return columns | {"marks": list(measurement.marks)}
