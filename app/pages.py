@@ -16,19 +16,21 @@ PAGES = (
 )
 START = ("start", "Start", "flag")
 
-st.set_page_config(page_title="Paredown", page_icon=":material/content_cut:", layout="wide")
+st.set_page_config(page_title="Paredown", page_icon="✂️", layout="wide")
 with reading() as session:
     empty = runs.count(session) == 0
     project, person = people.here(session)
 
-shown = (START, *PAGES) if empty else PAGES
-page = st.navigation(
-    [
-        st.Page(
-            f"views/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, default=number == 0
-        )
-        for number, (name, title, icon) in enumerate(shown)
-    ]
-)
+
+def home() -> None:
+    """The address without a path leads on, so that every page keeps one address."""
+    st.switch_page("views/start.py" if empty else "views/tradeoffs.py")
+
+
+shown = [
+    st.Page(f"views/{name}.py", title=title, icon=f":material/{icon}:", url_path=name)
+    for name, title, icon in ((START, *PAGES) if empty else PAGES)
+]
+page = st.navigation([st.Page(home, default=True, visibility="hidden"), *shown])
 sidebar_foot(project, person)
 page.run()

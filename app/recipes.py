@@ -81,7 +81,7 @@ def _chip(step: Mapping[str, Any]) -> str:
     title = step["method"] if method is None else method.title
     if "amount" in step:
         return f"{title} {step['amount']:.0%}".replace("%", " %")
-    return f"{title} · {step['epochs']} epochs" if "epochs" in step else title
+    return title
 
 
 def refusal(recipe: Mapping[str, Any]) -> dict[str, str] | None:

@@ -176,7 +176,7 @@ def active(session: Session, kinds: Sequence[str]) -> Sequence[Job]:
 
 def count_by_state(session: Session, kinds: Sequence[str]) -> dict[str, int]:
     statement = select(Job.state, func.count()).where(Job.kind.in_(kinds)).group_by(Job.state)
-    return {state: count for state, count in session.execute(statement)}
+    return dict(session.execute(statement).tuples().all())
 
 
 def points(session: Session, job_id: str) -> Sequence[Point]:

@@ -33,4 +33,4 @@ def test_every_path_of_the_layout_exists() -> None:
     assert len(names) > 15
     root = Path(__file__).parents[1]
     for name in names:
-        assert any((root / folder / name).exists() for folder in ("", "workers", "tests")), name
+        assert any((root / folder / name).exists() for folder in ("", "app", "workers", "db", "tests")), name

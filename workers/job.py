@@ -99,3 +99,5 @@ def _print_into(path: Path) -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # all is told; unloading torch would keep the next job waiting for seconds

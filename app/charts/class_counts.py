@@ -16,11 +16,11 @@ def class_counts(counts: pd.DataFrame) -> alt.Chart:
         .mark_bar(color=OKABE_ITO[0], size=14)
         .encode(
             x=alt.X("count:Q", title="Samples", axis=alt.Axis(tickMinStep=1, format="~s")),
-            y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=160)),
+            y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=160, labelOverlap=False)),
             tooltip=[
                 alt.Tooltip("name:N", title="Class"),
                 alt.Tooltip("count:Q", title="Samples", format=","),
             ],
         )
     )
-    return themed(bars, ROW_PX * len(shown) + 40)
+    return themed(bars, ROW_PX * len(shown) + 70)

@@ -33,13 +33,13 @@ def pareto_chart(
     frame = frame.dropna(subset=[x, "accuracy"])
     front = on_front(frame, x)
     ringed = frame["variant"].isin(selected)
-    points = thinned(frame.assign(front=front), front | ringed | frame["baseline"]).sort_values("front")
+    points = thinned(frame, front | ringed | frame["baseline"])
     base = alt.Chart(_columns(points)).encode(x=_x(frame, x, goal), y=_y(frame, goal, front))
     layers = [
         *_goal_layers(frame, goal, x),
-        _front_line(frame[front], x),
         *_crosses(frame if len(frame) <= MAX_CROSSES else frame[front | ringed], x),
         _points(base, frame),
+        _front_line(frame[front], x),
         _rings(frame[ringed], x),
         *_baseline(frame[frame["baseline"]], x),
     ]
@@ -49,9 +49,17 @@ def pareto_chart(
 
 
 def _columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the browser needs; ten thousand rows are sent."""
-    names = "variant label family runtime accuracy ratio latency_ms size_bytes front".split()
-    return frame[names]
+    """What the browser needs, as few columns as can be: ten thousand rows are sent.
+
+    The text under the pointer is made here: Streamlit has Vega interpret its expressions, and a tooltip of
+    five fields costs a second at ten thousand points.
+    """
+    columns = (frame[name].tolist() for name in "label accuracy ratio latency_ms size_bytes".split())
+    hover = [
+        f"{label} · {100 * accuracy:.2f} % · {ratio:.3f}x · {ms:.3f} ms · {size / 2**20:.2f} MiB"
+        for label, accuracy, ratio, ms, size in zip(*columns, strict=True)
+    ]
+    return frame["variant family runtime accuracy ratio latency_ms".split()].assign(hover=hover)
 
 
 def _x(frame: pd.DataFrame, x: str, goal: Goal) -> alt.X:
@@ -124,7 +132,7 @@ def _crosses(frame: pd.DataFrame, x: str) -> list[alt.Chart]:
     stem = x.removesuffix("_ms")
     low, high = f"{stem}_low", f"{stem}_high"
     chart = alt.Chart(frame[["variant", x, "accuracy", low, high, "accuracy_low", "accuracy_high"]])
-    thin: dict[str, Any] = {"color": NEUTRAL, "strokeWidth": 1, "opacity": 0.5}
+    thin: dict[str, Any] = {"color": NEUTRAL, "strokeWidth": 1, "opacity": 0.5, "aria": False}
     return [
         chart.mark_rule(**thin).encode(x=f"{low}:Q", x2=f"{high}:Q", y="accuracy:Q"),
         chart.mark_rule(**thin, clip=True).encode(x=f"{x}:Q", y="accuracy_low:Q", y2="accuracy_high:Q"),
@@ -140,19 +148,14 @@ def _points(base: alt.Chart, frame: pd.DataFrame) -> alt.Chart:
         for name, test in ((CHOSEN, "!event.shiftKey"), (SECOND, "event.shiftKey"))
     )
     legend = alt.Legend() if len(families) > 1 else None
-    marks: alt.Chart = base.mark_point(filled=True, size=30 if many else 90, clip=True).encode(
+    size, opacity = (30, 0.5) if many else (90, 1.0)
+    points = base.mark_point(filled=True, size=size, opacity=opacity, clip=True, aria=False)
+    marks: alt.Chart = points.encode(
         color=alt.Color("family:N", scale=colours(families), legend=legend),
         shape=alt.Shape(
             "runtime:N", scale=alt.Scale(domain=runtimes), legend=alt.Legend() if len(runtimes) > 1 else None
         ),
-        opacity=alt.condition("datum.front", alt.value(1), alt.value(0.35 if many else 0.8)),
-        tooltip=[
-            alt.Tooltip("label:N", title="Variant"),
-            alt.Tooltip("accuracy:Q", title="Accuracy (validation)", format=".2%"),
-            alt.Tooltip("ratio:Q", title="Latency to baseline", format=".3f"),
-            alt.Tooltip("latency_ms:Q", title="Latency, median (ms)", format=".3f"),
-            alt.Tooltip("size_bytes:Q", title="Size (bytes)", format=",.0f"),
-        ],
+        tooltip="hover:N",
     )  # fmt: skip
     return marks.add_params(chosen, second)
 

@@ -21,7 +21,8 @@ def waterfall(stages: pd.DataFrame, *, title: str, form: str, better: str) -> al
     base = alt.Chart(frame).encode(
         x=alt.X(
             "stage:N", sort=list(frame["stage"]), title=None,
-            axis=alt.Axis(labelAngle=0, labelLimit=110, labelExpr="split(datum.label, ' ')", ticks=False),
+            axis=alt.Axis(labelAngle=0, labelLimit=110, labelExpr="split(datum.label, ' ')", ticks=False,
+                labelOverlap=False, labelFontSize=11),
         )
     )  # fmt: skip
     scale = alt.Scale(zero=False, padding=18)

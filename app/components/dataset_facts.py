@@ -7,6 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from app.charts.class_counts import MOST, class_counts
+from app.components.figures import figures
+from app.components.plain import plain
 from app.session import artifacts
 from db.models import Dataset
 
@@ -17,9 +19,7 @@ PER_ROW = 8
 def show_dataset(dataset: Dataset) -> None:
     facts = dataset.facts or {}
     st.caption(_headline(facts))
-    for column, split in zip(st.columns(len(SPLITS)), SPLITS, strict=True):
-        column.caption(split.capitalize())
-        column.text(f"{facts['splits'].get(split, 0):,} samples")
+    figures({split.capitalize(): f"{facts['splits'].get(split, 0):,} samples" for split in SPLITS})
     classes, pictures = st.columns([2, 3], gap="large")
     with classes:
         counts = pd.DataFrame(facts["classes"])
@@ -49,7 +49,7 @@ def _samples(samples: Sequence[Mapping[str, str]]) -> None:
                 column.image(artifacts().path(sample["sha256"]).read_bytes(), width="stretch")
             except KeyError:
                 column.caption("lost")
-            column.text(sample["class"], width="stretch")
+            column.caption(plain(sample["class"], 12))
 
 
 def _problems(problems: Sequence[str]) -> None:

@@ -9,8 +9,8 @@ from db import variants
 from db.models import Stage
 
 INSIDE = (
-    "One standard ONNX file with weights, class names and preprocessing. Input `input`: float32 (N, C, H, W), "
-    "preprocessed; output `logits`: (N, classes). Nothing in it tells of the machine that made it."
+    "One standard ONNX file with weights, class names and preprocessing. Input `input`: float32 (N, C, H, W) "
+    "after preprocessing; output `logits`: (N, classes). Nothing in it tells of the machine that made it."
 )
 RUN_IT = """
 import json, numpy as np, onnxruntime

@@ -7,6 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from app import numbers
+from app.components.figures import figures
+from app.components.plain import plain
 from db.models import Model, Run
 
 
@@ -21,15 +23,14 @@ def headline(model: Model) -> str:
 def show_metrics(model: Model) -> None:
     """The same four numbers, in the same places, on every card."""
     facts, spec = model.facts or {}, model.spec or {}
-    shown = (
-        ("Parameters", numbers.count(facts.get("parameters"))),
-        ("MACs", numbers.count(facts.get("macs"))),
-        ("Size", numbers.size(facts.get("size_bytes"))),
-        ("Input", _input(spec.get("preprocessing"))),
+    figures(
+        {
+            "Parameters": numbers.count(facts.get("parameters")),
+            "MACs": numbers.count(facts.get("macs")),
+            "Size": numbers.size(facts.get("size_bytes")),
+            "Input": _input(spec.get("preprocessing")),
+        }
     )
-    for column, (title, value) in zip(st.columns(4), shown, strict=True):
-        column.caption(title)
-        column.text(value)
 
 
 def show_detail(model: Model, runs: list[Run]) -> None:
@@ -37,7 +38,7 @@ def show_detail(model: Model, runs: list[Run]) -> None:
     layers, preprocessing, lineage = st.tabs(["Layers", "Preprocessing", "Runs"])
     with layers:
         if facts.get("layers"):
-            st.dataframe(pd.DataFrame(facts["layers"]), hide_index=True, placeholder="–")
+            layers_table(facts["layers"])
         else:
             st.caption("The layers of this file are not known; an ONNX file is taken as it is.")
     with preprocessing:
@@ -46,7 +47,13 @@ def show_detail(model: Model, runs: list[Run]) -> None:
         if not runs:
             st.caption("No run has used this model yet.")
         for run in runs:
-            st.page_link("views/runs.py", label=_plain(run.name), query_params={"run": run.id})
+            st.page_link("views/runs.py", label=plain(run.name), query_params={"run": run.id})
+
+
+def layers_table(rows: list[dict[str, Any]]) -> None:
+    titles = {"name": "Name", "type": "Type", "parameters": "Parameters", "about": "Settings"}
+    columns = {"Parameters": st.column_config.NumberColumn(format="localized")}
+    st.dataframe(pd.DataFrame(rows).rename(columns=titles), hide_index=True, column_config=columns)
 
 
 def show_preprocessing(how: Mapping[str, Any] | None, sha256: str) -> None:
@@ -66,8 +73,3 @@ def _input(how: Mapping[str, Any] | None) -> str:
 
 def _list(values: list[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
-
-
-def _plain(text: str) -> str:
-    """A person's words inside a label, where Streamlit would read Markdown."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]:$<>#~|!" else letter for letter in text)

@@ -16,9 +16,7 @@ Every latency is measured with the exported file, side by side with the baseline
 
 
 def sidebar_foot(project: str, person: str) -> None:
-    with st.sidebar, st.container(key="foot"):
-        st.divider()
-        st.text(project)
-        st.caption(person)
+    with st.sidebar, st.container(gap="xsmall"):
+        st.caption(f"{project} · {person}")
         with st.popover("Help", icon=":material/help:", type="tertiary"):
             st.markdown(HELP)

@@ -8,6 +8,7 @@ import streamlit as st
 
 import app.session
 from app import numbers
+from app.components.export_dialog import export_dialog
 from app.components.pareto_chart import select
 from app.recipes import chips
 from db import variants
@@ -77,7 +78,8 @@ def variant_details(frame: pd.DataFrame, chosen: str, second: str | None, target
     st.page_link(
         "views/runs.py", label="Open the run", icon=":material/timeline:", query_params={"run": run.id}
     )
-    st.link_button("Export", f"/api/downloads/variants/{chosen}", icon=":material/download:")
+    if st.button("Export", icon=":material/download:"):
+        export_dialog(chosen)
     _compare_with(frame, labels, chosen, second)
     if st.button("Close", icon=":material/close:", type="tertiary"):
         select(None)

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 COLUMNS = {
-    "label": st.column_config.TextColumn("Variant", width=170),
+    "label": st.column_config.TextColumn("Variant", width=185),
     "family": st.column_config.TextColumn("Family"),
     "accuracy_percent": st.column_config.NumberColumn(
         "Accuracy %", format="%.2f", help="On the validation split."

@@ -13,11 +13,11 @@ from db.models import Job, Run
 
 SHOWN = 200
 COLUMNS = {
-    "name": st.column_config.TextColumn("Run", width=130),
+    "name": st.column_config.TextColumn("Run", width=120),
     "state": st.column_config.TextColumn("State"),
-    "recipe": st.column_config.ListColumn("Recipe", width=300),
+    "recipe": st.column_config.ListColumn("Recipe", width=260),
     "progress": st.column_config.ProgressColumn(
-        "Progress", format="percent", min_value=0, max_value=1, width=90
+        "Progress", format="%d %%", min_value=0, max_value=100, width=90
     ),
     "accuracy": st.column_config.NumberColumn("Accuracy %", format="%.2f", help="On the validation split."),
     "ratio": st.column_config.NumberColumn("Latency", format="%.3f", help="Relative to the baseline."),
@@ -45,7 +45,7 @@ def main() -> None:
         return None
     rows = [_row(run, latest.get(run.id), measured.get(run.id, {}), person) for run in found]
     st.dataframe(
-        pd.DataFrame(rows), column_config=COLUMNS, hide_index=True, key="runs-table",
+        pd.DataFrame(rows), column_config=COLUMNS, hide_index=True, key="runs-table", placeholder="–",
         on_select=lambda: _open(ids), selection_mode="single-row",
         height="content" if len(rows) < 15 else 560,
     )  # fmt: skip
@@ -76,10 +76,10 @@ def _row(run: Run, job: Job | None, measured: dict[str, float | None], person: s
 
 
 def _progress(run: Run, job: Job) -> float:
-    """Over all stages; the job tells the share of the stage it is at."""
+    """In percent, over all stages; the job tells the share of the stage it is at."""
     if job.state == "done":
-        return 1.0
-    return min(1.0, (job.stage + job.share) / (len(run.recipe.get("steps", [])) + 1))
+        return 100.0
+    return min(100.0, 100 * (job.stage + job.share) / (len(run.recipe.get("steps", [])) + 1))
 
 
 main()

@@ -19,12 +19,10 @@ def main() -> None:
     live("/api/state/models", key="live")
     with reading() as session:
         models, data = models_.all_of(session), datasets.all_of(session)
-    head, sample = st.columns([3, 1], vertical_alignment="bottom")
-    head.title("What would it cost to be twice as fast?")
-    head.caption("Bring a trained model and labelled data. Every figure is measured with the exported file.")
+    st.title("What would it cost to be twice as fast?")
+    st.text("Bring a trained model and labelled data. Every figure is measured with the exported file.")
     if not models and not data:
-        with sample.container(horizontal_alignment="right"):
-            st.button("Try it with the sample", icon=":material/science:", on_click=queue_sample)
+        st.button("Try it with the sample", icon=":material/science:", on_click=queue_sample)
     st.subheader("1 · Model")
     if not _standing(models):
         upload_model()

@@ -26,7 +26,7 @@ def main() -> None:
         experiments = runs.experiments(session)
         if not experiments:
             return _empty()
-        filters = st.columns([4, 8, 2], vertical_alignment="bottom")
+        filters = st.columns([4, 7, 3], vertical_alignment="bottom")
         names = {e.id: f"{e.model.name} on {e.dataset.name}" for e in experiments}
         experiment = filters[0].selectbox(
             "Experiment", list(names), format_func=names.__getitem__, key="experiment", bind="query-params"

@@ -30,7 +30,7 @@ def page(address: str) -> Iterator[Page]:
         browser.close()
 
 
-#: Centres of what the canvas shows in the first colour of the palette at full opacity: the front's points.
+#: Centres of what the canvas shows in the first colour of the palette: the six points.
 FRONT = """() => {
     const canvas = document.querySelector('.vega-embed canvas');
     const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
@@ -43,18 +43,20 @@ FRONT = """() => {
         if (near) { near.n += 1; near.x += (x - near.x) / near.n; near.y += (y - near.y) / near.n; }
         else blobs.push({ x, y, n: 1 });
     }
-    return blobs.filter((b) => b.n > 20).sort((a, b) => a.x - b.x).map((b) => [box.x + b.x, box.y + b.y]);
+    const points = blobs.filter((b) => b.n > 20);
+    points.sort((a, b) => Math.round((a.x - b.x) / 20) || a.y - b.y);
+    return points.map((b) => [box.x + b.x, box.y + b.y]);
 }"""
 
 
 def click(page: Page, place: int, *, shift: bool = False) -> None:
-    """The front's points from the fastest on."""
+    """place: among the three front points, from the fastest on."""
     page.wait_for_timeout(800)  # until the chart has its place and width
     points = page.evaluate(FRONT)
-    assert len(points) == 3
+    assert len(points) == 6
     if shift:
         page.keyboard.down("Shift")
-    page.mouse.click(*points[place])
+    page.mouse.click(*points[2 * place])
     if shift:
         page.keyboard.up("Shift")
 

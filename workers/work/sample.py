@@ -12,7 +12,7 @@ from workers.training.loop import train
 from workers.training.losses import cross_entropy
 from workers.training.settings import TrainingSettings
 
-ARCHITECTURE = "cifar_resnet14"
+ARCHITECTURE, WIDTH = "cifar_resnet8", 24
 SETTINGS = TrainingSettings(epochs=6, learning_rate=0.1)
 
 
@@ -35,7 +35,7 @@ def trained_sample(assignment: Assignment) -> tuple[Path, str]:
             assignment.point(0, progress.values)
 
     torch.manual_seed(0)
-    net = RESNETS[ARCHITECTURE](num_classes=10, in_channels=1)
+    net = RESNETS[ARCHITECTURE](num_classes=10, in_channels=1, width=WIDTH)
     context = Context(data, Candidate(spec), torch.device(settings.device), 0, scratch, tell)
     train(net, context, settings=SETTINGS, loss=cross_entropy())
     file = assignment.folder / "sample.pt"

@@ -41,7 +41,7 @@ def marks(made: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("x", ["ratio", "latency_ms"])
 def test_pareto_draws_goal_front_crosses_points_and_baseline(x: str) -> None:
     made = spec(pareto_chart(variants(20), Goal(2.0, 0.5), x=x, selected=["v3"]))
-    assert marks(made) == "rect rule rule line rule rule point point point text".split()
+    assert marks(made) == "rect rule rule rule rule point line point point text".split()
     assert {parameter["name"] for parameter in made["params"]} == {"chosen", "second"}
 
 

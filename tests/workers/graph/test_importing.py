@@ -20,6 +20,7 @@ from workers.graph.inspection import inspect
 from workers.graph.resnets import RESNETS
 
 Export = Callable[..., Path]
+RequestFor = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -48,17 +49,19 @@ def test_a_program_with_real_samples(export: Export, kept: Path) -> None:
     assert torch.equal(again.graph(x), net(x))
 
 
-def test_what_is_kept_says_nothing_of_its_origin(export: Export, kept: Path) -> None:
+def test_what_is_kept_says_nothing_of_its_origin(export: Export, request_for: RequestFor) -> None:
     uploaded = export(trained(Residual))
     secrets = ["Residual", "networks.py", "site-packages", "Traceback", 'File \\"', 'stack_trace": "File']
     secrets += [str(Path.home()), str(Path(__file__).parents[3]), str(uploaded.parent), "uploaded"]
     if len(getpass.getuser()) > 4:  # "root" is part of honest words
         secrets.append(getpass.getuser())
     assert b"site-packages" in uploaded.read_bytes()  # a plain export tells
-    import_model(uploaded, kept)
-    content = (kept / "model.pt2").read_bytes()
+    request = request_for(uploaded)
+    inspect(request, lambda _: None)
+    kept = Path(request["folder"]) / "model.pt2"
+    content = kept.read_bytes()
     assert [secret for secret in secrets if secret.encode() in content] == []
-    with zipfile.ZipFile(kept / "model.pt2") as file:
+    with zipfile.ZipFile(kept) as file:
         members = {info.filename.partition("/")[2]: file.read(info) for info in file.infolist()}
     assert members["data/sample_inputs/model.pt"] == b""
     pickles = [name for name, data in members.items() if data[:1] == b"\x80" or b"data.pkl" in data]
@@ -75,7 +78,12 @@ def test_what_is_kept_says_nothing_of_its_origin(export: Export, kept: Path) -> 
     ],
 )
 def test_settings_that_do_not_fit(
-    settings: dict[str, Any], what: str, export: Export, tmp_path: Path, refused: Refused, request_for: Any
+    settings: dict[str, Any],
+    what: str,
+    export: Export,
+    tmp_path: Path,
+    refused: Refused,
+    request_for: RequestFor,
 ) -> None:
     if "architecture" in settings:
         path = tmp_path / "w.pt"

@@ -1,0 +1,76 @@
+"""Runs, stages and workers on both databases."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from db import datasets, models_, runs, workers
+from db.clock import seconds_now
+from db.models import Worker
+from db.session import reading, transaction
+
+STAGE = {
+    "index": 0, "method": None, "settings": {}, "key": "k", "seconds": 1.0, "cached": False, "notes": ["n"],
+    "file_sha256": "0" * 64, "archive_sha256": None,
+}  # fmt: skip
+
+
+def number(name: str, value: float | None) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": "u", "better": "higher", "target": None, "marks": []}
+
+
+def new_run(url: str) -> str:
+    with transaction(url) as session:
+        model = models_.add(session, name="m", upload_sha256="1" * 64)
+        dataset = datasets.add(session, name="d", source="sample", upload_sha256=None)
+        experiment = runs.experiment_of(session, model.id, dataset.id)
+        assert runs.experiment_of(session, model.id, dataset.id).id == experiment.id
+        return runs.add(session, experiment, name="r", recipe={"name": "r", "steps": []}).id
+
+
+def test_a_stage_that_is_saved_again_replaces_the_first(url: str) -> None:
+    run_id = new_run(url)
+    for value in (0.5, 0.7):
+        with transaction(url) as session:
+            runs.save_stage(session, run_id, STAGE, [number("accuracy", value)])
+    with transaction(url) as session:
+        run = runs.whole(session, run_id)
+        assert run is not None
+        runs.add_measurements(session, run.stages[0].id, [number("latency_p50", None)])
+    with reading(url) as session:
+        run = runs.whole(session, run_id)
+    assert run is not None
+    (stage,) = run.stages
+    (variant,) = stage.variants
+    assert [(m.name, m.value) for m in variant.measurements] == [("accuracy", 0.7), ("latency_p50", None)]
+
+
+def test_what_fails_half_way_leaves_nothing(url: str) -> None:
+    run_id = new_run(url)
+
+    def half() -> None:
+        with transaction(url) as session:
+            runs.save_stage(session, run_id, STAGE, [])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    with reading(url) as session:
+        run = runs.whole(session, run_id)
+    assert run is not None
+    assert run.stages == []
+
+
+def test_a_run_goes_where_a_worker_is(url: str) -> None:
+    with transaction(url) as session:
+        assert workers.queue_for(session, device="cuda") == "cpu"
+        workers.seen(session, "w", queues=["gpu"], device="cuda")
+        workers.describe(session, "w", {"cpu": "c"})
+        workers.seen(session, "w", queues=["gpu"], device="cuda")
+        assert workers.online(session)[0].facts == {"cpu": "c"}
+        assert workers.queue_for(session, device="cuda:1") == "gpu"
+        assert workers.queue_for(session) == "cpu"
+        assert workers.queue_for(session, target="pi") == "target.pi"
+        session.execute(update(Worker).values(seen_at=seconds_now() - workers.ONLINE_SECONDS - 1))
+        assert workers.queue_for(session, device="cuda") == "cpu"

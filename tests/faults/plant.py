@@ -1,0 +1,161 @@
+"""`paredown up` on a folder of its own, with a tiny net, tiny pictures and ways to kill its parts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from db import datasets, jobs, models_, runs
+from db.artifacts import Artifacts
+from db.models import Job, Run
+from db.session import engine_for, migrate, reading, transaction
+from db.settings import Settings
+from workers.graph.resnets import RESNETS
+from workers.queue import wake
+
+#: For whatever must happen; far above what it takes, since other tests share the cores.
+PATIENCE_SECONDS = 90.0
+#: Command lines of the parts, as the process table shows them.
+PARTS = {"job": "workers.job", "worker": "app.cli worker", "broker": "unixsocket:", "web": "app.main"}
+
+
+def wait_for(happened: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> float:
+    """Seconds it took; fails with `what` when it does not happen."""
+    started = time.monotonic()
+    while not happened():
+        assert time.monotonic() - started < seconds, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+class Plant:
+    """Rows and processes below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(data=folder / "data", port=18501)
+        self.settings.data.mkdir()
+        self.environment = os.environ | {
+            "PAREDOWN_DATA": str(self.settings.data), "PAREDOWN_PORT": "18501", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        migrate(self.settings.database)
+        self.seen: dict[int, psutil.Process] = {}
+        self.supervisor: psutil.Popen | None = None
+        self.model, self.dataset = self._import(folder)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "app.cli", "up"]
+        self.supervisor = psutil.Popen(command, env=self.environment, stdout=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        """Nothing of it may be there afterwards, whatever was killed meanwhile."""
+        self.look()
+        if self.supervisor is not None:
+            self.supervisor.send_signal(signal.SIGINT)
+            self.supervisor.wait(10)
+        left = psutil.wait_procs(self.seen.values(), timeout=5)[1]
+        for process in left:
+            process.kill()
+        engine_for(self.settings.database).dispose()
+        assert left == []
+
+    def look(self) -> list[psutil.Process]:
+        """All processes of the plant that run now; remembered."""
+        assert self.supervisor is not None
+        try:
+            found = [self.supervisor, *self.supervisor.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            found = []
+        self.seen |= {process.pid: process for process in found}
+        return found
+
+    def part(self, name: str) -> list[psutil.Process]:
+        """Oldest first: of two processes for jobs, the one that works."""
+        if name == "supervisor":
+            assert self.supervisor is not None
+            return [self.supervisor]
+        found = []
+        for process in self.look():
+            try:
+                if PARTS[name] in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return sorted(found, key=lambda process: process.create_time())
+
+    def kill(self, name: str) -> None:
+        """`kill -9`; a supervisor is started again, as a person or systemd would do."""
+        self.look()
+        victim = self.part(name)[0]
+        victim.kill()
+        if name == "supervisor":
+            victim.wait(10)
+            gone = [process for process in self.seen.values() if process != victim]
+            assert psutil.wait_procs(gone, timeout=5)[1] == [], "left behind by a killed supervisor"
+            self.start()
+
+    def queue_run(self, *, epochs: int, seed: int = 0) -> tuple[str, str]:
+        """(job, run) of one more recipe; other seeds share no stage."""
+        steps = [
+            {"method": "structured_pruning", "amount": 0.3},
+            {"method": "fine_tuning", "epochs": epochs, "batch_size": 16},
+        ]
+        with transaction(self.settings.database) as session:
+            experiment = runs.experiment_of(session, self.model, self.dataset)
+            recipe = {"name": f"Seed {seed}", "steps": steps}
+            run = runs.add(session, experiment, name=recipe["name"], recipe=recipe, seed=seed)
+            job = jobs.add(session, "run", run.id, queue="cpu", request={})
+        wake(job.id, job.queue, broker=self.settings.broker)
+        return job.id, run.id
+
+    def job(self, job_id: str) -> Job:
+        with reading(self.settings.database) as session:
+            return session.get_one(Job, job_id)
+
+    def run(self, run_id: str) -> Run:
+        with reading(self.settings.database) as session:
+            run = runs.whole(session, run_id)
+        assert run is not None
+        return run
+
+    def epochs(self, job_id: str) -> int:
+        with reading(self.settings.database) as session:
+            return jobs.count_points(session, job_id)
+
+    def wait_until_training(self, job_id: str, more: int = 2) -> float:
+        """Until that many epochs more than now are kept."""
+        wanted = self.epochs(job_id) + more
+        return wait_for(lambda: self.epochs(job_id) >= wanted, f"{more} epochs more")
+
+    def wait_until_ended(self, job_id: str) -> Job:
+        wait_for(lambda: self.job(job_id).ended_at is not None, "the job's end", 2 * PATIENCE_SECONDS)
+        return self.job(job_id)
+
+    def log(self, job_id: str) -> str:
+        return self.settings.job_log(job_id).read_text()
+
+    def _import(self, folder: Path) -> tuple[str, str]:
+        """Rows of a model and a dataset, and the jobs that check them."""
+        weights, pictures = folder / "net.pt", folder / "pictures.npz"
+        torch.save(RESNETS["cifar_resnet8"](num_classes=3, in_channels=1).state_dict(), weights)
+        generator = np.random.default_rng(0)
+        labels = np.arange(600) % 3
+        images = generator.integers(0, 80, (600, 12, 12), dtype=np.uint8)
+        images[np.arange(600), labels * 4] += 150
+        np.savez(pictures, images=images, labels=labels)
+        store = Artifacts(self.settings.artifacts)
+        with transaction(self.settings.database) as session:
+            model = models_.add(session, name="net.pt", upload_sha256=store.add(weights))
+            dataset = datasets.add(
+                session, name="pictures", source="pictures.npz", upload_sha256=store.add(pictures)
+            )
+            asked = {"noun": "model", "architecture": "cifar_resnet8", "size": 12}
+            jobs.add(session, "import", model.id, queue="cpu", request=asked)
+            jobs.add(session, "import", dataset.id, queue="cpu", request={"noun": "dataset"})
+        return model.id, dataset.id

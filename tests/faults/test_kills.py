@@ -1,0 +1,87 @@
+"""`kill -9` of every part in mid-training: the job goes on from its checkpoint and ends `done`."""
+
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db import jobs
+from db.session import transaction
+from tests.faults.plant import Plant, wait_for
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Iterator[Plant]:
+    plant = Plant(tmp_path)
+    plant.start()
+    yield plant
+    plant.stop()
+
+
+def check_done(plant: Plant, job_id: str, run_id: str) -> None:
+    job = plant.wait_until_ended(job_id)
+    assert (job.state, job.error) == ("done", None)
+    carried_out = re.findall(r"stage \d+ (\w+) carried out", plant.log(job_id))
+    assert max(Counter(carried_out).values()) == 1, "a finished stage was done again"
+    stages = plant.run(run_id).stages
+    assert [stage.method for stage in stages] == [None, "structured_pruning", "fine_tuning"]
+    names = [m.name for m in stages[-1].variants[0].measurements]
+    assert names.count("latency_ratio") == 1
+    assert names.count("size") == 1
+    assert not list((plant.settings.data / "stages").glob("*.partial"))
+    wait_for(lambda: not list((plant.settings.data / "jobs").iterdir()), "its folder removed")
+
+
+def test_each_part_killed_in_mid_training(plant: Plant) -> None:
+    job_id, run_id = plant.queue_run(epochs=40)
+    plant.wait_until_training(job_id)
+    for part in ("broker", "job", "worker", "supervisor", "web"):
+        before = plant.job(job_id)
+        plant.kill(part)
+        took = plant.wait_until_training(job_id)
+        print(f"{part}: two epochs further after {took:.1f} s")
+        assert plant.job(job_id).attempt - before.attempt == (part in ("job", "worker", "supervisor"))
+    check_done(plant, job_id, run_id)
+
+
+def test_cancel_ends_the_process_and_what_it_started(plant: Plant) -> None:
+    job_id, _ = plant.queue_run(epochs=1000)
+    plant.wait_until_training(job_id, more=1)
+    process = plant.part("job")[0]
+    with transaction(plant.settings.database) as session:
+        jobs.request_cancel(session, job_id)
+    took = wait_for(lambda: not process.is_running(), "the end of a cancelled job's process")
+    print(f"cancelled after {took:.1f} s")
+    wait_for(lambda: plant.job(job_id).state == "cancelled", "the row of a cancelled job")
+    wait_for(lambda: not list((plant.settings.data / "jobs").iterdir()), "its folder removed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_twenty_kills_at_random_times(plant: Plant) -> None:
+    chance = random.Random(0)
+    job_id, run_id = plant.queue_run(epochs=60)
+    took = []
+    for kill in range(20):
+        if plant.job(job_id).ended_at is not None:
+            check_done(plant, job_id, run_id)
+            job_id, run_id = plant.queue_run(epochs=60, seed=kill)
+        wait_for(lambda: bool(plant.part("job")), "a process for jobs")
+        time.sleep(chance.uniform(0, 12))
+        part = chance.choice(["job", "worker", "broker", "supervisor"])
+        wait_for(lambda part=part: bool(plant.part(part)), f"the {part}")  # type: ignore[misc]
+        before = plant.job(job_id)
+        plant.kill(part)
+
+        def moved() -> bool:
+            job = plant.job(job_id)  # noqa: B023
+            return job.ended_at is not None or (job.stage, job.share, job.text) != moving  # noqa: B023
+
+        moving = (before.stage, before.share, before.text)
+        took.append((part, wait_for(moved, f"a move after the kill of the {part}")))
+    check_done(plant, job_id, run_id)
+    print(*(f"{part}: {seconds:.1f} s" for part, seconds in took), sep="\n")
