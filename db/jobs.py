@@ -176,7 +176,7 @@ def active(session: Session, kinds: Sequence[str]) -> Sequence[Job]:
 
 def count_by_state(session: Session, kinds: Sequence[str]) -> dict[str, int]:
     statement = select(Job.state, func.count()).where(Job.kind.in_(kinds)).group_by(Job.state)
-    return dict(session.execute(statement).tuples().all())
+    return {row[0]: row[1] for row in session.execute(statement)}
 
 
 def points(session: Session, job_id: str) -> Sequence[Point]:

@@ -183,7 +183,7 @@ def _applied(
         tell(progress)
 
     context = Context(job.data, job.model, job.device, job.seed, scratch, heard)
-    return step.apply(dataclasses.replace(model, notes=()), context), seconds()
+    return step.apply(model, context), seconds()
 
 
 def _measured(job: Job, stage: Stage, tell: Callable[[Progress], None]) -> Stage:

@@ -9,6 +9,8 @@ import streamlit as st
 from app.api import state
 
 _JS = """
+const BURST = 3, BURST_MS = 15000; // short epochs must not make twenty open pages rerun without end
+
 export default function ({ data, parentElement, setTriggerValue }) {
   const poll = (parentElement.poll ??= { timer: null });
   clearTimeout(poll.timer);
@@ -23,8 +25,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
       const state = response.ok ? await response.json() : null;
       if (timer !== poll.timer) return; // a newer poll has taken over, or the page is gone
       if (state) window.dispatchEvent(new CustomEvent("paredown:state", { detail: state }));
-      if (state && version !== null && state.version !== version) setTriggerValue("changed", state.version);
-      if (state) version = state.version;
+      if (state && state.version !== version) {
+        const now = Date.now();
+        poll.reruns = (poll.reruns ?? []).filter((then) => now - then < BURST_MS);
+        if (version === null) version = state.version;
+        else if (poll.reruns.length < BURST) { // else a later poll finds it still changed
+          poll.reruns.push(now);
+          version = state.version;
+          setTriggerValue("changed", version);
+        }
+      }
     } catch { /* the server restarts; the next poll tells */ }
     if (timer === poll.timer) poll.timer = setTimeout(tick, data.ms * (document.hidden ? 5 : 1));
   };
@@ -39,6 +49,7 @@ def live(path: str, *, key: str, seconds: float = 1.0) -> None:
     """Poll GET `path` and rerun the page (or the fragment around it) when the JSON's `version` changes.
 
     Call it before the page reads its data: what changes in between is then seen by the first poll.
+    It reruns at once, but at most three times in fifteen seconds.
     Paths: /api/state/models, /data, /runs, /runs/<run id>, /targets (see `app/api/state.py`).
     """
     data = {"path": path, "version": state.version(path), "ms": round(seconds * 1000)}

@@ -71,8 +71,9 @@ def variant_details(frame: pd.DataFrame, chosen: str, second: str | None, target
     st.markdown(f"**{labels[chosen]}**")
     show_numbers([(labels[name], found[0].measurements) for name, found in known.items()], target)
     _, stage, run = known[chosen]
-    for chip in chips({"steps": run.recipe.get("steps", [])[: stage.index]}):
-        st.badge(chip, color="gray")
+    with st.container(horizontal=True, gap="xsmall"):
+        for chip in chips({"steps": run.recipe.get("steps", [])[: stage.index]}):
+            st.badge(chip, color="gray")
     for note in stage.notes:
         st.caption(note)
     st.page_link(

@@ -13,13 +13,13 @@ from db.models import Job, Run
 
 SHOWN = 200
 COLUMNS = {
-    "name": st.column_config.TextColumn("Run", width=120),
+    "name": st.column_config.TextColumn("Run", width=112),
     "state": st.column_config.TextColumn("State"),
-    "recipe": st.column_config.ListColumn("Recipe", width=260),
+    "recipe": st.column_config.ListColumn("Recipe", width=285),
     "progress": st.column_config.ProgressColumn(
         "Progress", format="%d %%", min_value=0, max_value=100, width=90
     ),
-    "accuracy": st.column_config.NumberColumn("Accuracy %", format="%.2f", help="On the validation split."),
+    "accuracy": st.column_config.NumberColumn("Acc. %", format="%.2f", help="On the validation split."),
     "ratio": st.column_config.NumberColumn("Latency", format="%.3f", help="Relative to the baseline."),
     "age": st.column_config.TextColumn("Age"),
     "who": st.column_config.TextColumn("Who"),

@@ -228,13 +228,13 @@ def test_a_bad_recipe(
 @pytest.mark.parametrize(
     ("options", "more", "parts"),
     [
-        (["--model", "none.pt"], {}, ("none.pt", "is not a file")),
+        (["--model", "none.pt"], {}, ("none.pt: is not", "Give the path")),
         (["--dataset", "none.npz"], {}, ("none.npz", "no file")),
         (["--out", "taken"], {}, ("--out taken", "is a file", "Name a folder.")),
         (["--out", "taken/below"], {}, ("--out taken/below", "is a file")),
         (["--mean", "a,b"], {}, ("--mean a,b", "not a list of numbers")),
         (["--std", "nan"], {}, ("--std nan", "not a list of numbers")),
-        (["--model", "\udcff.pt"], {}, ("?.pt", "is not a file")),
+        (["--model", "\udcff.pt"], {}, ("?.pt: is not", "Give the path")),
         ([], {"PAREDOWN_THREADS": "many"}, ("PAREDOWN_THREADS=many", "integer")),
         ([], {"PAREDOWN_DEVICE": "abacus"}, ("PAREDOWN_DEVICE=abacus", "Use `cpu`")),
     ],

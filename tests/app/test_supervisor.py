@@ -51,21 +51,21 @@ def test_what_dies_is_started_again_after_growing_pauses(tmp_path: Path) -> None
     assert dying.log.read_text().count("here") == 4
 
 
-def test_a_process_and_its_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+def starts(code: str) -> str:
+    """Python code that starts `code` in a tied process and waits."""
+    return (
+        "import subprocess, sys, time; from workers.lifeline import tied; "
+        f"subprocess.Popen(tied([sys.executable, '-c', {code!r}]), start_new_session=True); time.sleep(600)"
+    )
+
+
+def test_a_process_and_its_children_die_with_a_killed_parent() -> None:
     """supervisor -> worker -> job, as a chain of three plain processes."""
-    sleeper = "import time; time.sleep(600)"
-    middle = (
-        "import subprocess, sys, time; from workers.lifeline import tied; "
-        f"subprocess.Popen(tied([sys.executable, '-c', {sleeper!r}]), start_new_session=True); time.sleep(600)"
-    )
-    top = (
-        "import subprocess, sys, time; from workers.lifeline import tied; "
-        f"subprocess.Popen(tied([sys.executable, '-c', {middle!r}]), start_new_session=True); time.sleep(600)"
-    )
-    parent = psutil.Popen([sys.executable, "-c", top], stdout=subprocess.DEVNULL, cwd=Path.cwd())
+    command = [sys.executable, "-c", starts(starts("import time; time.sleep(600)"))]
+    parent = psutil.Popen(command, stdout=subprocess.DEVNULL)
     wait_for(lambda: len(parent.children(recursive=True)) == 2, "a chain of three processes")
-    wait_for(lambda: all("600" in p.cmdline()[-1] for p in parent.children(recursive=True)), "all tied")
     below = parent.children(recursive=True)
+    wait_for(lambda: all("-c" in process.cmdline()[1] for process in below), "all tied")
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert psutil.wait_procs(below, timeout=10)[1] == []

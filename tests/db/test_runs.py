@@ -10,7 +10,7 @@ from db.clock import seconds_now
 from db.models import Worker
 from db.session import reading, transaction
 
-STAGE = {
+STAGE: dict[str, Any] = {
     "index": 0, "method": None, "settings": {}, "key": "k", "seconds": 1.0, "cached": False, "notes": ["n"],
     "file_sha256": "0" * 64, "archive_sha256": None,
 }  # fmt: skip

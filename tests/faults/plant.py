@@ -108,8 +108,8 @@ class Plant:
         ]
         with transaction(self.settings.database) as session:
             experiment = runs.experiment_of(session, self.model, self.dataset)
-            recipe = {"name": f"Seed {seed}", "steps": steps}
-            run = runs.add(session, experiment, name=recipe["name"], recipe=recipe, seed=seed)
+            name = f"Seed {seed}"
+            run = runs.add(session, experiment, name=name, recipe={"name": name, "steps": steps}, seed=seed)
             job = jobs.add(session, "run", run.id, queue="cpu", request={})
         wake(job.id, job.queue, broker=self.settings.broker)
         return job.id, run.id

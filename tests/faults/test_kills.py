@@ -5,7 +5,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,9 @@ from db.session import transaction
 from tests.faults.plant import Plant, wait_for
 
 
-@pytest.fixture
-def plant(tmp_path: Path) -> Iterator[Plant]:
-    plant = Plant(tmp_path)
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    plant = Plant(tmp_path_factory.mktemp("plant"))
     plant.start()
     yield plant
     plant.stop()

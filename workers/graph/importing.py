@@ -41,24 +41,17 @@ def import_model(
     Raises ModelRefused; then nothing stays in `folder`.
     """
     before = _state(path)
-    length = before[0]
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        if samples is not None:
-            np.save(Path(work) / "samples.npy", samples)
         request = {
-            "path": str(path.resolve()),
-            "name": path.name,
-            "sha256": file_sha256(path),
-            "folder": work,
             "architecture": architecture,
             "size": size,
             "mean": None if mean is None else list(mean),
             "std": None if std is None else list(std),
-            "samples": None if samples is None else str(Path(work) / "samples.npy"),
+            "samples": None if samples is None else _saved(samples, Path(work)),
             "data_size": data_size,
-            "memory_bytes": (3 << 30) + 8 * length,
-            "file_bytes": (64 << 20) + 4 * length,
             "run_seconds": seconds / RUN_SHARE,
+            "folder": work,
+            **_identity_and_limits(path, length_bytes=before[0]),
         }
         reply = run_restricted("workers.graph.inspection", request, seconds=seconds, told=told)
         if _state(path) != before:
@@ -83,6 +76,22 @@ def open_model(path: Path, spec: ModelSpec) -> Candidate:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _saved(samples: np.ndarray, folder: Path) -> str:
+    np.save(folder / "samples.npy", samples)
+    return str(folder / "samples.npy")
+
+
+def _identity_and_limits(path: Path, *, length_bytes: int) -> dict[str, Any]:
+    """What the child looks at and how much it may take, by the length of the file."""
+    return {
+        "path": str(path.resolve()),
+        "name": path.name,
+        "sha256": file_sha256(path),
+        "memory_bytes": (3 << 30) + 8 * length_bytes,
+        "file_bytes": (64 << 20) + 4 * length_bytes,
+    }
 
 
 def _state(path: Path) -> tuple[int, int, int]:

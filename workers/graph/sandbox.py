@@ -40,11 +40,8 @@ def run_restricted(
     returned, ``{"error": [class, where, what, fix]}`` is raised here. A child that dies, hangs or says
     nothing becomes a ModelRefused that names the file; it and its own children are gone afterwards.
     """
-    name = str(request["name"])
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        tempfile.TemporaryFile() as complaint,
-    ):
+    name, temporary = str(request["name"]), tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with temporary as folder, tempfile.TemporaryFile() as complaint:
         child = subprocess.Popen(
             [sys.executable, "-I", "-m", module],
             stdin=subprocess.PIPE,

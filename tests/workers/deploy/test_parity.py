@@ -28,12 +28,12 @@ def gate(file: Path, model: Candidate | None = None) -> Parity | None:
     return check_parity(model or candidate(small_net()), file, batches, OnnxRuntime())
 
 
-def change(file: Path, value: float) -> None:
-    """Set one weight of the classifier."""
+def change(file: Path, by: float) -> None:
+    """Add to one weight of the classifier."""
     model = onnx.load(file)
     last = next(t for t in model.graph.initializer if list(t.dims) in ([3, 128], [128, 3]))
     weight = numpy_helper.to_array(last).copy()
-    weight[1, 1] = value
+    weight[1, 1] += by
     last.CopyFrom(numpy_helper.from_array(weight, last.name))
     onnx.save(model, file)
 
@@ -46,10 +46,16 @@ def test_the_exported_file_passes_with_its_numbers(file: Path) -> None:
     assert parity.same_answer == 1
 
 
-@pytest.mark.parametrize("value", [1.0, float("nan"), float("inf")])
-def test_one_changed_weight_fails(file: Path, value: float) -> None:
-    change(file, value)
+@pytest.mark.parametrize("by", [1.0, float("nan"), float("inf")])
+def test_one_changed_weight_fails(file: Path, by: float) -> None:
+    change(file, by)
     with pytest.raises(GateFailed, match=r"model\.onnx: differs.* 48 samples"):
+        gate(file)
+
+
+def test_a_change_that_turns_no_answer_fails_too(file: Path) -> None:
+    change(file, 0.005)
+    with pytest.raises(GateFailed, match=r"logits by \d\.\d+%, 0\.00% of the answers"):
         gate(file)
 
 

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from workers.errors import ModelRefused
+from workers.graph.inspection import inspect
 
 Export = Callable[..., Path]
 Remake = Callable[..., Path]
+Inspect = Callable[[Path], dict[str, Any]]
 Refused = Callable[[str], AbstractContextManager[None]]
 MODEL, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
 CONSTANTS = "data/constants/model_constants_config.json"
@@ -110,6 +112,12 @@ def request_for(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         )
 
     return make
+
+
+@pytest.fixture
+def look(request_for: Callable[..., dict[str, Any]]) -> Inspect:
+    """Check a file in this process: only for what can never run."""
+    return lambda path: inspect(request_for(path), lambda _: None)
 
 
 @pytest.fixture
