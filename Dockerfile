@@ -9,7 +9,6 @@ COPY pyproject.toml README.md ./
 COPY app app
 COPY workers workers
 COPY db db
-COPY .streamlit .streamlit
 RUN pip install ${PIP_ARGS} '.[sample]' \
     && useradd --create-home --uid 10001 paredown \
     && mkdir /data \
