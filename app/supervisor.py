@@ -5,6 +5,7 @@ Every process is tied to this one (`workers/lifeline.py`): however this one ends
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -128,6 +129,8 @@ class Supervisor:
                     child.process.wait(max(0.0, deadline - time.monotonic()))
                 child.signal(signal.SIGKILL)
                 child.process.wait()
+        if not self.settings.broker_url:
+            shutil.rmtree(self.settings.broker_socket.parent, ignore_errors=True)
         self._lock.release()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002

@@ -4,9 +4,10 @@ import streamlit as st
 
 from app import numbers
 from app.api.downloads import file_name
+from app.components.figures import figures
 from app.session import reading
 from db import variants
-from db.models import Stage
+from db.models import Model
 
 INSIDE = (
     "One standard ONNX file with weights, class names and preprocessing. Input `input`: float32 (N, C, H, W) "
@@ -34,7 +35,7 @@ picture = picture.crop((left, top, left + how["width"], top + how["height"]))
 """.strip()
 
 
-@st.dialog("Export", width="large")
+@st.dialog("Export", width="medium")
 def export_dialog(variant_id: str) -> None:
     """Call it once, when it is asked for; the link of a download can be sent to a colleague."""
     with reading() as session:
@@ -43,16 +44,15 @@ def export_dialog(variant_id: str) -> None:
             st.text("This point is no longer there.")
             return
         variant, stage, run = found
-        preprocessing = (run.experiment.model.spec or {}).get("preprocessing", {})
+        model = run.experiment.model
+    preprocessing = (model.spec or {}).get("preprocessing", {})
     size = next((m.value for m in variant.measurements if m.name == "size"), None)
     name = file_name(run.name, stage.index)
-    for title, text in (("File", f"{name} · {numbers.size(size)}"), ("Format", "ONNX")):
-        st.caption(title)
-        st.text(text)
+    figures({"File": name, "Size": numbers.size(size), "Format": "ONNX"})
     st.caption("What is inside")
     st.markdown(INSIDE)
     st.caption("Same answers as the network it was made from")
-    st.text(parity_sentence(stage))
+    st.text(parity_sentence(model))
     st.caption("SHA-256")
     st.code(stage.file_sha256, language=None)
     st.caption("To run it: pip install onnxruntime numpy pillow")
@@ -62,9 +62,9 @@ def export_dialog(variant_id: str) -> None:
     )
 
 
-def parity_sentence(stage: Stage) -> str:
+def parity_sentence(model: Model) -> str:
     """A file is only kept once its gate was passed, so there is nothing else to tell."""
-    if stage.archive_sha256 is None:
+    if model.file_name == "model.onnx":
         return "Nothing to compare: the uploaded ONNX graph is handed out as it came."
     return (
         "Passed on samples of the dataset: every logit within 0.1 % of the largest one, and the same class "

@@ -47,7 +47,7 @@ def reading_settings(key: str) -> dict[str, Any]:
         accept_new_options=True, key=f"architecture-{key}",
     )  # fmt: skip
     size = second.number_input(
-        "Input side (px)", 8, 4096, None, key=f"size-{key}", placeholder="Usual",
+        "Input (px)", 8, 4096, None, key=f"size-{key}", placeholder="Usual",
         help="Side of the square pictures that the model takes.",
     )  # fmt: skip
     mean = third.text_input("Mean", key=f"mean-{key}", placeholder="Usual, or .49, .48, .45", help=_NORMAL)

@@ -20,7 +20,7 @@ def test_a_second_one_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     first = Supervisor(Settings(data=tmp_path))
     with pytest.raises(ParedownError, match="is in use"):
         Supervisor(Settings(data=tmp_path))
-    first._lock.release()
+    first.__exit__(None, None, None)
 
 
 def test_the_next_free_port_is_taken() -> None:

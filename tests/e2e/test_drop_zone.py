@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
 
 from db import jobs, models_
 from db.models import Job
@@ -38,6 +38,11 @@ def page(web: Web) -> Iterator[Page]:
         browser.close()
 
 
+def card_name(page: Page, name: str) -> Locator:
+    """Of a card, not of the drop zone."""
+    return page.get_by_test_id("stText").get_by_text(name, exact=True)
+
+
 def the_job(web: Web, name: str) -> tuple[str, Job]:
     """(SHA-256 of the upload, its import job)."""
     with reading(web.settings.database) as session:
@@ -50,17 +55,17 @@ def test_a_file_is_sent_checked_and_refused_before_the_eyes(page: Page, web: Web
     file = tmp_path / "net <b>**x**.pt"
     file.write_bytes(content)
     page.set_input_files("input[type=file]", file)
-    expect(page.get_by_text("Waiting for a worker")).to_be_visible(timeout=20_000)
-    expect(page.get_by_text(file.name, exact=True).last).to_be_visible()
+    expect(card_name(page, file.name)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Waiting for a worker").first).to_be_visible()
     sha256, job = the_job(web, file.name)
     assert sha256 == hashlib.sha256(content).hexdigest()
     with transaction(web.settings.database) as session:
         attempt = jobs.claim(session, job.id, "worker")
     assert attempt is not None
-    expect(page.get_by_text("Starting")).to_be_visible()
+    expect(page.get_by_text("Starting").first).to_be_visible(timeout=20_000)
     with transaction(web.settings.database) as session:
         jobs.progress(session, job.id, attempt, stage=0, share=0.5, text="Exporting")
-    expect(page.get_by_text("Exporting")).to_be_visible()
+    expect(page.get_by_text("Exporting")).to_be_visible(timeout=20_000)
     error = {
         "where": file.name,
         "what": "is a pickle.",
@@ -84,8 +89,7 @@ def test_a_lost_connection_is_gone_on_from(page: Page, web: Web) -> None:
 
     page.route("**/api/uploads/*offset=*", sometimes)
     page.evaluate(DROP, ["dropped.pt2", 20 << 20])
-    expect(page.get_by_text("dropped.pt2", exact=True).last).to_be_visible(timeout=30_000)
-    expect(page.get_by_text("Waiting for a worker").first).to_be_visible(timeout=30_000)
+    expect(card_name(page, "dropped.pt2")).to_be_visible(timeout=30_000)
     assert the_job(web, "dropped.pt2")[0] == hashlib.sha256(b"\7" * (20 << 20)).hexdigest()
     assert len(sent) == 5  # three chunks, two of them lost once
 

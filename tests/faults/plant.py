@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 90.0
 PARTS = {"job": "workers.job", "worker": "app.cli worker", "broker": "unixsocket:", "web": "app.main"}
 
 
-def wait_for(happened: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> float:
+def wait_for(happened: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> float:
     """Seconds it took; fails with `what` when it does not happen."""
     started = time.monotonic()
     while not happened():
@@ -127,6 +127,13 @@ class Plant:
     def epochs(self, job_id: str) -> int:
         with reading(self.settings.database) as session:
             return jobs.count_points(session, job_id)
+
+    def progress(self, job_id: str, run_id: str) -> tuple[int, int, bool]:
+        """Epochs, stages, and whether it has ended."""
+        return self.epochs(job_id), len(self.run(run_id).stages), self.job(job_id).ended_at is not None
+
+    def moved_on(self, job_id: str, run_id: str, before: tuple[int, int, bool]) -> bool:
+        return self.progress(job_id, run_id) != before
 
     def wait_until_training(self, job_id: str, more: int = 2) -> float:
         """Until that many epochs more than now are kept."""

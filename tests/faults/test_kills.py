@@ -5,6 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -62,25 +63,18 @@ def test_cancel_ends_the_process_and_what_it_started(plant: Plant) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_twenty_kills_at_random_times(plant: Plant) -> None:
+    """After each the job gets on (an epoch, a stage, its end) before the next one."""
     chance = random.Random(0)
     job_id, run_id = plant.queue_run(epochs=60)
-    took = []
-    for kill in range(20):
+    for kill in range(1, 21):
+        time.sleep(chance.uniform(0, 12))
         if plant.job(job_id).ended_at is not None:
             check_done(plant, job_id, run_id)
             job_id, run_id = plant.queue_run(epochs=60, seed=kill)
-        wait_for(lambda: bool(plant.part("job")), "a process for jobs")
-        time.sleep(chance.uniform(0, 12))
         part = chance.choice(["job", "worker", "broker", "supervisor"])
-        wait_for(lambda part=part: bool(plant.part(part)), f"the {part}")  # type: ignore[misc]
-        before = plant.job(job_id)
+        wait_for(partial(plant.part, part), f"the {part}")
+        before = plant.progress(job_id, run_id)
         plant.kill(part)
-
-        def moved() -> bool:
-            job = plant.job(job_id)  # noqa: B023
-            return job.ended_at is not None or (job.stage, job.share, job.text) != moving  # noqa: B023
-
-        moving = (before.stage, before.share, before.text)
-        took.append((part, wait_for(moved, f"a move after the kill of the {part}")))
+        took = wait_for(partial(plant.moved_on, job_id, run_id, before), f"a move after {part}")
+        print(f"{kill} {part}: {before}, on after {took:.1f} s")
     check_done(plant, job_id, run_id)
-    print(*(f"{part}: {seconds:.1f} s" for part, seconds in took), sep="\n")

@@ -1,6 +1,7 @@
 """Wake-up calls through a real broker; without one nothing blocks and nothing is raised."""
 
 import selectors
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,9 @@ while True:
 @pytest.fixture
 def settings() -> Iterator[Settings]:
     with tempfile.TemporaryDirectory() as folder:
-        yield Settings(data=Path(folder))
+        settings = Settings(data=Path(folder))
+        yield settings
+        shutil.rmtree(settings.broker_socket.parent, ignore_errors=True)
 
 
 @contextmanager

@@ -1,0 +1,37 @@
+"""`paredown doctor` as a command: well on this machine, and a sentence with a way out where it is not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def doctor(folder: Path, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "doctor", *options],
+        env=os.environ | {"PAREDOWN_DATA": str(folder)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_machine_that_has_everything(tmp_path: Path) -> None:
+    done = doctor(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "Broker" in done.stdout
+
+
+def test_what_is_not_reached_is_named_with_its_setting(tmp_path: Path) -> None:
+    nowhere = {
+        "PAREDOWN_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2",
+        "PAREDOWN_BROKER_URL": "redis://127.0.0.1:1/0",
+    }
+    done = doctor(tmp_path, **nowhere)
+    assert done.returncode == 1
+    assert "correct PAREDOWN_DATABASE_URL" in done.stdout
+    assert "PAREDOWN_BROKER_URL is not reached" in done.stdout
+
+
+def test_a_container_without_a_worker_is_not_well(tmp_path: Path) -> None:
+    assert doctor(tmp_path, "--worker").returncode == 1
