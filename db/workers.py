@@ -35,13 +35,3 @@ def describe(session: Session, worker_id: str, facts: Mapping[str, Any]) -> None
 def gone(session: Session, worker_id: str) -> None:
     """A worker that ends in good order."""
     session.execute(delete(Worker).where(Worker.id == worker_id))
-
-
-def queue_for(session: Session, *, device: str = "cpu", target: str | None = None) -> str:
-    """The queue for a run: its target's, or `gpu` when that is wanted and somebody takes from it."""
-    if target is not None:
-        return f"target.{target}"
-    wants_gpu = device.partition(":")[0] != "cpu"
-    if wants_gpu and any("gpu" in worker.queues for worker in online(session)):
-        return "gpu"
-    return "cpu"

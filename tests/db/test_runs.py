@@ -62,15 +62,13 @@ def test_what_fails_half_way_leaves_nothing(url: str) -> None:
     assert run.stages == []
 
 
-def test_a_run_goes_where_a_worker_is(url: str) -> None:
+def test_a_worker_is_online_while_it_is_seen(url: str) -> None:
     with transaction(url) as session:
-        assert workers.queue_for(session, device="cuda") == "cpu"
+        assert workers.online(session) == []
         workers.seen(session, "w", queues=["gpu"], device="cuda")
         workers.describe(session, "w", {"cpu": "c"})
         workers.seen(session, "w", queues=["gpu"], device="cuda")
-        assert workers.online(session)[0].facts == {"cpu": "c"}
-        assert workers.queue_for(session, device="cuda:1") == "gpu"
-        assert workers.queue_for(session) == "cpu"
-        assert workers.queue_for(session, target="pi") == "target.pi"
+        (worker,) = workers.online(session)
+        assert (worker.queues, worker.device, worker.facts) == (["gpu"], "cuda", {"cpu": "c"})
         session.execute(update(Worker).values(seen_at=seconds_now() - workers.ONLINE_SECONDS - 1))
-        assert workers.queue_for(session, device="cuda") == "cpu"
+        assert workers.online(session) == []
