@@ -122,7 +122,7 @@ class _Watch:
         for job in broken:  # of an earlier start
             with writing() as session:
                 jobs.retry(session, job.id)
-            wake(job.id, job.queue)
+            wake(job.id)
         while not self.supervisor.stopping:
             self.supervisor.tend()
             with reading() as session:

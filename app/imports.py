@@ -62,4 +62,4 @@ def _wake(job_id: str) -> None:
     """After the commit. A worker that cannot be reached finds the job when it next looks."""
     from workers.queue import wake  # brings Celery along, which no page needs to be drawn
 
-    wake(job_id, QUEUE)
+    wake(job_id)

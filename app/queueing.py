@@ -57,4 +57,4 @@ def wake(job: Job) -> None:
     """A worker that cannot be reached finds the job when it next looks."""
     from workers.queue import wake as send  # brings Celery along, which no page needs to be drawn
 
-    send(job.id, job.queue)
+    send(job.id)

@@ -1,8 +1,8 @@
 """Wake-up calls. The database is the only truth: a lost message costs a worker's next look, two seconds.
 
-A queue is a Celery queue of one's own per worker, bound to a fanout exchange named `cpu`, `gpu` or
-`target.<name>`: every worker of that queue is woken and the claim decides. (On a shared list a busy worker
-would swallow the call that an idle one waits for; and nothing piles up while nobody listens.)
+Every worker is woken by every call, through one fanout exchange, and looks in the database for jobs of its
+own queues (`cpu`, `gpu`, `target.<name>`). A shared list would let a busy worker swallow the call that an
+idle one waits for. An exchange per queue was tried: after a reconnect, kombu sometimes heard only the first.
 """
 
 import logging
@@ -20,6 +20,7 @@ from db.settings import Settings
 from workers.watcher import Watcher
 
 WAKE = "paredown.wake"
+EXCHANGE = "paredown.wake"
 log = logging.getLogger(__name__)
 
 
@@ -50,8 +51,8 @@ def _publisher(broker: str) -> Celery:
     return celery_app(broker)
 
 
-def wake(job_id: str, queue: str, *, broker: str | None = None) -> None:
-    """Tell the workers of a queue that this job waits; call it after the commit.
+def wake(job_id: str, *, broker: str | None = None) -> None:
+    """Tell the workers that this job waits; call it after the commit.
 
     Never raises for a broker that is away: the job is found by the next look.
     """
@@ -60,7 +61,7 @@ def wake(job_id: str, queue: str, *, broker: str | None = None) -> None:
         with app.producer_or_acquire() as producer:
             # A fanout exchange alone: naming a queue of our own would leave it behind in the broker.
             app.send_task(
-                WAKE, (job_id,), queue=Broadcast(queue), declare=[Exchange(queue, type="fanout")],
+                WAKE, (job_id,), queue=Broadcast(EXCHANGE), declare=[Exchange(EXCHANGE, type="fanout")],
                 producer=producer, retry=False,
             )  # fmt: skip
     except (OperationalError, OSError) as error:
@@ -70,16 +71,16 @@ def wake(job_id: str, queue: str, *, broker: str | None = None) -> None:
 def serve(settings: Settings, queues: Sequence[str]) -> None:
     """A worker: watches for jobs of these queues until it is told to stop (SIGTERM, SIGINT)."""
     watcher = Watcher(settings, queues, wake=partial(wake, broker=settings.broker))
-    listening = (settings.broker, queues, watcher.woken)
+    listening = (settings.broker, watcher.woken)
     threading.Thread(target=_listen, args=listening, daemon=True).start()
     watcher.run()
 
 
-def _listen(broker: str, queues: Sequence[str], woken: threading.Event) -> None:
+def _listen(broker: str, woken: threading.Event) -> None:
     """Celery's consumer: connects again for ever; a call only sets `woken`."""
     while True:
         app = celery_app(broker)
-        app.conf.task_queues = [Broadcast(queue) for queue in queues]
+        app.conf.task_queues = [Broadcast(EXCHANGE)]
 
         def hear(job_id: str) -> None:  # noqa: ARG001 - the row is looked for, not taken from a message
             woken.set()

@@ -22,8 +22,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.orm import Session
 
 from db import jobs, workers
-from db.models import Job
-from db.session import reading, transaction
+from db.session import transaction
 from db.settings import Settings
 from workers.lifeline import tied
 
@@ -33,9 +32,9 @@ log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """One worker: at most one running job. wake(job_id, queue): tells the other workers."""
+    """One worker: at most one running job. wake(job_id): tells the other workers."""
 
-    def __init__(self, settings: Settings, queues: Sequence[str], wake: Callable[[str, str], None]) -> None:
+    def __init__(self, settings: Settings, queues: Sequence[str], wake: Callable[[str], None]) -> None:
         self.settings, self.queues, self.wake = settings, tuple(queues), wake
         self.woken = threading.Event()
         self._stopping = False
@@ -85,11 +84,9 @@ class Watcher:
         with self._database() as session:
             workers.seen(session, self.name, queues=self.queues, device=self.settings.device)
             lost = jobs.reap(session)
-        with reading(self.settings.database) as session:
-            found = [session.get_one(Job, job_id) for job_id in lost]
-        for job in found:
-            log.warning("Job %s lost its worker and waits again.", job.id)
-            self.wake(job.id, job.queue)
+        for job_id in lost:
+            log.warning("Job %s lost its worker and waits again.", job_id)
+            self.wake(job_id)
 
     def _do(self, job_id: str, attempt: int) -> None:
         """Hand the job to the waiting process and stay with it to its end."""

@@ -111,7 +111,7 @@ class Plant:
             name = f"Seed {seed}"
             run = runs.add(session, experiment, name=name, recipe={"name": name, "steps": steps}, seed=seed)
             job = jobs.add(session, "run", run.id, queue="cpu", request={})
-        wake(job.id, job.queue, broker=self.settings.broker)
+        wake(job.id, broker=self.settings.broker)
         return job.id, run.id
 
     def job(self, job_id: str) -> Job:

@@ -22,7 +22,7 @@ LISTENER = """
 import sys, threading
 from workers.queue import _listen
 woken = threading.Event()
-threading.Thread(target=_listen, args=(sys.argv[1], sys.argv[2:], woken), daemon=True).start()
+threading.Thread(target=_listen, args=(sys.argv[1], woken), daemon=True).start()
 while True:
     woken.wait(); woken.clear(); print("woken", flush=True)
 """
@@ -46,38 +46,37 @@ def running(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
-def listener(broker: str, *queues: str) -> list[str]:
-    return [sys.executable, "-c", LISTENER, broker, *queues]
+def listener(broker: str) -> list[str]:
+    return [sys.executable, "-c", LISTENER, broker]
 
 
-def call_until_heard(process: "subprocess.Popen[str]", settings: Settings, queue: str) -> None:
+def call_until_heard(process: "subprocess.Popen[str]", settings: Settings) -> None:
     """It may take some calls until the other side has subscribed."""
     assert process.stdout
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            wake("some job", queue, broker=settings.broker)
+            wake("some job", broker=settings.broker)
             if selector.select(0.5):
                 assert process.stdout.readline() == "woken\n"
                 return
     pytest.fail("the call was not heard")
 
 
-def test_every_worker_of_a_queue_hears_and_listens_again_when_the_broker_comes_back(
+def test_every_worker_hears_and_listens_again_when_the_broker_comes_back(
     settings: Settings,
 ) -> None:
     with (
-        running(listener(settings.broker, "cpu")) as one,
-        running(listener(settings.broker, "cpu", "target.pi")) as two,
+        running(listener(settings.broker)) as one,
+        running(listener(settings.broker)) as two,
     ):
         for _ in range(2):  # they start before the broker, and outlive it
             with running(broker_command(settings)):
-                call_until_heard(one, settings, "cpu")
-                call_until_heard(two, settings, "cpu")
-                call_until_heard(two, settings, "target.pi")
+                call_until_heard(one, settings)
+                call_until_heard(two, settings)
         assert settings.broker_socket.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_without_a_broker_the_call_is_given_up_at_once(settings: Settings) -> None:
-    wake("some job", "cpu", broker=settings.broker)
+    wake("some job", broker=settings.broker)
