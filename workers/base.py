@@ -175,12 +175,16 @@ class Context:
     """What a step may use besides the candidate.
 
     original: the model as uploaded, e.g. to distil from.
+    runtime, target: the place that the result is for; a step that chooses by time measures there.
+    device: where training runs.
     scratch: this step's own folder; survives a kill, so epoch checkpoints live here.
     tell: takes progress; call it as often as you like.
     """
 
     data: LabelledData
     original: Candidate
+    runtime: "Runtime"
+    target: Target
     device: torch.device
     seed: int
     scratch: Path
@@ -213,6 +217,11 @@ class Method(Frozen):
     source: ClassVar[str]
     #: Steps that train or cut need the graph; an uploaded ONNX file has none.
     needs_graph: ClassVar[bool] = True
+
+    @property
+    def depends_on_target(self) -> bool:
+        """True where times taken on the target decide the result; another target is then another stage."""
+        return False
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Return the changed candidate; ``model`` itself stays as it is."""

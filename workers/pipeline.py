@@ -133,9 +133,12 @@ def _tell(job: Job, index: int, progress: Progress, *, finished: Stage | None = 
 
 
 def _keys(job: Job) -> Iterator[str]:
-    """A file's name and the place of measuring change nothing of a stage."""
+    """A file's name changes nothing of a stage."""
     spec = job.model.spec.model_dump(mode="json", exclude={"name"})
-    return stage_keys(job.recipe, model=spec, dataset=job.dataset, seed=job.seed, device=str(job.device))
+    place = place_of(job.target, job.runtime)
+    return stage_keys(
+        job.recipe, place, model=spec, dataset=job.dataset, seed=job.seed, device=str(job.device)
+    )
 
 
 def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[[Progress], None]) -> Stage:
@@ -182,7 +185,16 @@ def _applied(
             clock.write_text(str(seconds()))
         tell(progress)
 
-    context = Context(job.data, job.model, job.device, job.seed, scratch, heard)
+    context = Context(
+        data=job.data,
+        original=job.model,
+        runtime=job.runtime,
+        target=job.target,
+        device=job.device,
+        seed=job.seed,
+        scratch=scratch,
+        tell=heard,
+    )
     return step.apply(model, context), seconds()
 
 

@@ -55,15 +55,16 @@ class Stage:
         return archive if archive.exists() else None
 
 
-def stage_keys(recipe: Recipe, **start: object) -> Iterator[str]:
+def stage_keys(recipe: Recipe, place: str, **start: object) -> Iterator[str]:
     """One key per stage, the baseline's first; each covers everything that came before it.
 
-    start: what else decides the result, as JSON values; the code and its packages are added here.
+    place: see `place_of`; only part of the keys from a step on that chooses by time. start: what else decides
+    the result, as JSON values; the code and its packages are added here.
     """
     key = _digest({**start, "code": code_sha256(), "versions": versions()})
     yield key
     for step in recipe.steps:
-        key = _digest([key, step_id(step), settings_of(step)])
+        key = _digest([key, step_id(step), settings_of(step), place if step.depends_on_target else None])
         yield key
 
 

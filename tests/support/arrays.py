@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Progress, Split
+from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Progress, Split, Target
+from workers.runtimes.onnxruntime import OnnxRuntime
 
 # Test processes with a thread per core each wait for one another: the same tests took 100 times longer.
 torch.set_num_threads(1)
@@ -85,6 +86,8 @@ def context(
     return Context(
         data=data or easy_data(),
         original=candidate(None),
+        runtime=OnnxRuntime(),
+        target=Target(host="here"),
         device=torch.device("cpu"),
         seed=seed,
         scratch=scratch,

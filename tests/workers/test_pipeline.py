@@ -20,7 +20,7 @@ import workers
 from tests.support.arrays import ArrayData, candidate, easy_data, small_net
 from workers import pipeline, stages, turns
 from workers.base import Bench, Candidate, Split, Target
-from workers.catalog import MEASURES
+from workers.catalog import MEASURES, METHODS
 from workers.errors import DatasetRefused, GateFailed, StepFailed
 from workers.methods.fine_tuning import FineTuning
 from workers.methods.structured_pruning import StructuredPruning
@@ -206,6 +206,15 @@ def test_other_code_gives_other_keys(
     monkeypatch.setattr(stages, "code_sha256", lambda: changed)
     keys = list(pipeline._keys(make(tmp_path, PRUNE, TUNE)))
     assert not {stage.key for stage in finished.stages} & set(keys)
+
+
+def test_another_target_is_another_stage_only_from_a_step_that_chooses_by_time_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS["fine_tuning"], "depends_on_target", property(lambda _: True))
+    here = list(pipeline._keys(make(tmp_path, PRUNE, TUNE, PRUNE)))
+    there = list(pipeline._keys(make(tmp_path, PRUNE, TUNE, PRUNE, target=Target(host="there"))))
+    assert [a == b for a, b in zip(here, there, strict=True)] == [True, True, False, False]
 
 
 def damage(name: str, content: bytes | None) -> Callable[[Path], None]:

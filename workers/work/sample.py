@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 
 from workers.assignment import Assignment
-from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Progress
+from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Progress, Target
+from workers.catalog import RUNTIMES
 from workers.data import open_dataset
 from workers.graph.resnets import RESNETS
+from workers.host import host_facts
 from workers.training.loop import train
 from workers.training.losses import cross_entropy
 from workers.training.settings import TrainingSettings
@@ -36,7 +38,16 @@ def trained_sample(assignment: Assignment) -> tuple[Path, str]:
 
     torch.manual_seed(0)
     net = RESNETS[ARCHITECTURE](num_classes=10, in_channels=1, width=WIDTH)
-    context = Context(data, Candidate(spec), torch.device(settings.device), 0, scratch, tell)
+    context = Context(
+        data=data,
+        original=Candidate(spec),
+        runtime=RUNTIMES["onnxruntime"](),
+        target=Target(host=host_facts().host, threads=settings.threads),
+        device=torch.device(settings.device),
+        seed=0,
+        scratch=scratch,
+        tell=tell,
+    )
     train(net, context, settings=SETTINGS, loss=cross_entropy())
     file = assignment.folder / "sample.pt"
     torch.save(net.state_dict(), file)
