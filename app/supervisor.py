@@ -30,7 +30,7 @@ WEB = [sys.executable, "-m", "app.main"]
 WORKER = [sys.executable, "-m", "app.cli", "worker"]
 #: A process that lived this long was well; its next restart is at once again.
 HEALTHY_SECONDS = 10.0
-LONGEST_PAUSE_SECONDS = 8.0
+LONGEST_PAUSE_SECONDS = 4.0
 #: From being told to end to being killed.
 GRACE_SECONDS = 3.0
 

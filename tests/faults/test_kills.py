@@ -9,8 +9,6 @@ from functools import partial
 
 import pytest
 
-from db import jobs
-from db.session import transaction
 from tests.faults.plant import Plant, wait_for
 
 
@@ -52,8 +50,7 @@ def test_cancel_ends_the_process_and_what_it_started(plant: Plant) -> None:
     job_id, _ = plant.queue_run(epochs=1000)
     plant.wait_until_training(job_id, more=1)
     process = plant.part("job")[0]
-    with transaction(plant.settings.database) as session:
-        jobs.request_cancel(session, job_id)
+    plant.cancel(job_id)
     took = wait_for(lambda: not process.is_running(), "the end of a cancelled job's process")
     print(f"cancelled after {took:.1f} s")
     wait_for(lambda: plant.job(job_id).state == "cancelled", "the row of a cancelled job")
