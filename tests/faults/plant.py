@@ -56,6 +56,12 @@ class Plant:
         """Run a command, known here by that name."""
         self.roots[name] = psutil.Popen(command, env=self.environment, stdout=subprocess.DEVNULL)
 
+    def __enter__(self) -> "Plant":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         """Nothing of it may be there afterwards, whatever was killed meanwhile."""
         self.look()

@@ -48,21 +48,20 @@ def test_every_service_is_watched_and_no_secret_is_inside() -> None:
 @pytest.fixture
 def plant(postgres: str, tmp_path: Path) -> Iterator[Plant]:
     """The commands of the compose file, with two of its CPU workers."""
-    plant = Plant(
-        tmp_path,
-        database_url=fresh_database(postgres).replace("+psycopg", ""),
-        broker_url=f"redis://127.0.0.1:{BROKER_PORT}/0",
-        host="127.0.0.1",
-        port=WEB_PORT,
-    )
+    settings = {
+        "database_url": fresh_database(postgres).replace("+psycopg", ""),
+        "broker_url": f"redis://127.0.0.1:{BROKER_PORT}/0",
+        "host": "127.0.0.1",
+        "port": WEB_PORT,
+    }
     (broker, *options), web = services()["valkey"]["command"], services()["web"]["command"]
     assert broker == "valkey-server"
-    plant.start("valkey", [str(broker_binary()), "--port", str(BROKER_PORT), *options])
-    plant.start("web", [*PAREDOWN, *web[1:]])
-    for name in ("worker 1", "worker 2"):
-        plant.start(name, [*PAREDOWN, *services()["worker"]["command"][1:]])
-    yield plant
-    plant.stop()
+    with Plant(tmp_path, **settings) as plant:
+        plant.start("valkey", [str(broker_binary()), "--port", str(BROKER_PORT), *options])
+        plant.start("web", [*PAREDOWN, *web[1:]])
+        for name in ("worker 1", "worker 2"):
+            plant.start(name, [*PAREDOWN, *services()["worker"]["command"][1:]])
+        yield plant
 
 
 def answers(address: str) -> bool:

@@ -14,10 +14,9 @@ from tests.faults.plant import Plant, wait_for
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    plant = Plant(tmp_path_factory.mktemp("plant"))
-    plant.start()
-    yield plant
-    plant.stop()
+    with Plant(tmp_path_factory.mktemp("plant")) as plant:
+        plant.start()
+        yield plant
 
 
 def check_done(plant: Plant, job_id: str, run_id: str) -> None:
