@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
+from db import workers
 from db.clock import seconds_now
 from db.models import ENDED, Job, Point
 
@@ -123,6 +124,14 @@ def reap(session: Session) -> list[str]:
     Returns the ids to wake workers for.
     """
     return _give_back(session, (Job.state == "running", Job.lease_until < seconds_now()), _LOST)
+
+
+def leave_gpu(session: Session) -> list[str]:
+    """What waits for a GPU goes to the CPU once no worker with one is online. Returns the ids to wake for."""
+    if any("gpu" in worker.queues for worker in workers.online(session)):
+        return []
+    waiting = update(Job).where(Job.state == "queued", Job.queue == "gpu")
+    return list(session.scalars(waiting.values(queue="cpu").returning(Job.id)))
 
 
 _WAITING: Mapping[str, Any] = {"state": "queued", "lease_until": None, "text": "Waiting for a worker"}

@@ -83,9 +83,10 @@ class Watcher:
         """We are there; and whoever is not any more loses its jobs."""
         with self._database() as session:
             workers.seen(session, self.name, queues=self.queues, device=self.settings.device)
-            lost = jobs.reap(session)
+            lost, moved = jobs.reap(session), jobs.leave_gpu(session)
         for job_id in lost:
             log.warning("Job %s lost its worker and waits again.", job_id)
+        for job_id in (*lost, *moved):
             self.wake(job_id)
 
     def _do(self, job_id: str, attempt: int) -> None:

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text, update
 
-from db import jobs
+from db import jobs, workers
 from db.clock import seconds_now
-from db.models import Job, Point
+from db.models import Job, Point, Worker
 from db.session import reading, transaction
 
 
@@ -155,3 +155,14 @@ def test_cancel(url: str) -> None:
     with transaction(url) as session:
         assert jobs.reap(session) == []
     assert row(url, running).state == "cancelled"
+
+
+def test_what_waits_for_a_gpu_goes_to_the_cpu_once_none_is_online(url: str) -> None:
+    waiting = queued(url, queue="gpu")
+    with transaction(url) as session:
+        workers.seen(session, "w", queues=["gpu", "cpu"], device="cuda")
+        assert jobs.leave_gpu(session) == []
+        session.execute(update(Worker).values(seen_at=seconds_now() - workers.ONLINE_SECONDS - 1))
+    with transaction(url) as session:
+        assert jobs.leave_gpu(session) == waiting
+    assert row(url, waiting[0]).queue == "cpu"
