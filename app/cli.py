@@ -11,7 +11,10 @@ from typing import Annotated
 import typer
 
 from app import terminal
-from workers.errors import ParedownError
+from workers.errors import ParedownError, SettingRefused
+
+#: What a form shows as fields is named here, since the error itself does not know where it is read.
+OPTIONS = "The options are --arch (`paredown architectures` lists the names), --size, --mean and --std."
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -152,6 +155,8 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, SettingRefused):
+        return f"{error} {OPTIONS}"
     if isinstance(error, ParedownError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

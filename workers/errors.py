@@ -3,6 +3,7 @@
     ParedownError            where + what (with the value) + what to do
     ├── FileRefused          an upload that is not what it says, or is dangerous
     │   ├── ModelRefused
+    │   │   └── SettingRefused  what was said beside the file (architecture, size, mean, std) does not fit it
     │   └── DatasetRefused
     ├── RecipeRefused        a recipe with an unknown step, field or value
     ├── StepFailed           a method that cannot do what was asked of this model
@@ -36,6 +37,10 @@ class FileRefused(ParedownError):
 
 class ModelRefused(FileRefused):
     """The model file was not taken in."""
+
+
+class SettingRefused(ModelRefused):
+    """Another setting beside the same file may do: a field of the form, an option of the command."""
 
 
 class DatasetRefused(FileRefused):

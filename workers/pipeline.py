@@ -123,7 +123,7 @@ def check(model: Candidate, classes: Sequence[str], recipe: Recipe) -> None:
             raise StepFailed(
                 f"step {index + 1} ({step_id(step)})",
                 "works on a trainable model, and an ONNX file has no graph to train.",
-                "Bring the model as .pt2, or as weights with --arch. Without steps an ONNX file is measured.",
+                "Bring the model as .pt2, or as weights. Without steps an ONNX file is measured.",
             )
 
 

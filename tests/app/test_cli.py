@@ -255,6 +255,13 @@ def test_bad_options(
     assert (tmp_path / "taken").read_bytes() == b""
 
 
+def test_what_a_form_would_ask_for_is_named_as_options(inside: Paredown, inputs: Path) -> None:
+    files = ["--model", inputs / "weights.pt", "--dataset", inputs / "pictures.npz"]
+    refused(inside("run", inputs / "baseline.yaml", *files, "--out", "out"), "weights only", "--arch")
+    named = [*files, "--arch", "cifar_resnet8", "--mean", ".5,.5,.5"]
+    refused(inside("run", inputs / "baseline.yaml", *named, "--out", "out"), "1 channels, but mean", "--mean")
+
+
 def test_a_wrong_number_of_classes(
     inputs: Path, sources: Sources, paredown: Paredown, tmp_path: Path
 ) -> None:

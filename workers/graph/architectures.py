@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from workers.errors import ModelRefused, SomethingMissing
+from workers.errors import SettingRefused, SomethingMissing
 from workers.graph.resnets import RESNETS
 
 Build = Callable[..., nn.Module]
@@ -20,7 +20,7 @@ MAX_CLASSES = 100_000
 
 
 def architecture_names() -> tuple[str, ...]:
-    """Every name that `--arch` takes without optional packages."""
+    """Every name that is known without optional packages."""
     return (*RESNETS, *torchvision.models.list_models(module=torchvision.models))
 
 
@@ -35,7 +35,7 @@ def native_size(name: str) -> int | None:
 def build_for(name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     """The architecture with these weights in it as float32, in evaluation mode.
 
-    Raises ModelRefused with the first differing names when weights and architecture do not belong together.
+    Raises SettingRefused with the first differing names when weights and architecture do not belong together.
     """
     tried = []
     for build in _variants(name, weights):
@@ -51,10 +51,10 @@ def build_for(name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
             return model.float().eval()
     _, differences = min(tried)
     more = f" and {len(differences) - 3:,} more" if len(differences) > 3 else ""
-    raise ModelRefused(
-        f"--arch {name}",
+    raise SettingRefused(
+        f"architecture {name}",
         f"does not fit the weights: {'; '.join(differences[:3])}{more}.",
-        "Name the architecture that was trained, or export the model itself: "
+        "Choose the architecture that was trained, or export the model itself: "
         "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2').",
     )
 
@@ -77,12 +77,12 @@ def _variants(name: str, weights: Mapping[str, torch.Tensor]) -> list[Build]:
         if timm.is_model(name):
             return [partial(timm.create_model, name, pretrained=False)]
     elif name.startswith("timm/") or "." in name:
-        raise SomethingMissing(f"--arch {name}", "needs timm.", "pip install 'paredown[timm]'")
+        raise SomethingMissing(f"architecture {name}", "needs timm.", "pip install 'paredown[timm]'")
     close = difflib.get_close_matches(name, architecture_names(), n=3)
-    raise ModelRefused(
-        f"--arch {name}",
-        "is not an architecture that Paredown knows.",
-        f"Did you mean {' or '.join(close)}?" if close else "`paredown architectures` lists them.",
+    raise SettingRefused(
+        f"architecture {name}",
+        "is not one that Paredown knows.",
+        f"Did you mean {' or '.join(close)}?" if close else "Choose one of torchvision's or timm's.",
     )
 
 

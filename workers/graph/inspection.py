@@ -23,7 +23,7 @@ from torch import nn  # noqa: E402
 from torch.export import ExportedProgram  # noqa: E402
 
 from workers.base import INPUT_NAME, ModelSpec, Preprocessing  # noqa: E402
-from workers.errors import ModelRefused, ParedownError  # noqa: E402
+from workers.errors import ModelRefused, ParedownError, SettingRefused  # noqa: E402
 from workers.graph.architectures import build_for, native_size  # noqa: E402
 from workers.graph.archive import MODEL, read_archive, trace, write_archive  # noqa: E402
 from workers.graph.kinds import Kind, kind_of  # noqa: E402
@@ -81,15 +81,15 @@ def _program(path: Path, target: Path, request: dict[str, Any], told: Tell) -> t
 
 
 def _weights(path: Path, target: Path, request: dict[str, Any], told: Tell) -> tuple[ModelSpec, float]:
+    weights = read_weights(path)  # first: a whole pickle is refused as what it is
     name = request["architecture"]
     if name is None:
-        raise ModelRefused(
+        raise SettingRefused(
             path.name,
-            "holds weights only.",
-            "Name their architecture with --arch (`paredown architectures` lists them), or export the whole "
-            "model: torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2').",
+            "holds weights only, and their architecture is not named.",
+            "Choose their architecture, or export the whole model: "
+            "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2').",
         )
-    weights = read_weights(path)
     told("building the architecture")
     original = build_for(name, weights)
     channels = next(m.in_channels for m in original.modules() if isinstance(m, nn.Conv2d))

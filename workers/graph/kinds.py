@@ -57,4 +57,4 @@ def _zip_kind(path: Path) -> Kind:
             "was saved by an older torch.",
             "Load it there and save it again with torch 2.9 or newer: torch.export.save(program, 'm.pt2').",
         )
-    raise ModelRefused(path.name, "is a zip, but not a model.", "Upload datasets as --dataset.")
+    raise ModelRefused(path.name, "is a zip, but not a model.", "Bring data as a dataset.")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from workers.base import ImagePreprocessing
-from workers.errors import ModelRefused
+from workers.errors import ModelRefused, SettingRefused
 from workers.graph.architectures import native_size
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,8 +39,8 @@ def preprocessing_for(
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise ModelRefused(
-            "--size, --mean, --std",
+        raise SettingRefused(
+            "size, mean, std",
             f"do not fit the model ({first['msg']}; got {first['input']!r:.80}).",
             f"Give a size from 1 to 4096, and {channels} positive number(s) each for mean and std.",
         ) from error

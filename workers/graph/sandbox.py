@@ -21,13 +21,13 @@ from typing import IO, Any
 
 import psutil
 
-from workers.errors import GateFailed, ModelRefused, ParedownError, SomethingMissing
+from workers.errors import GateFailed, ModelRefused, ParedownError, SettingRefused, SomethingMissing
 
 MAX_REPLY_BYTES = 1 << 20
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
 _ERRORS: dict[str, type[ParedownError]] = {
-    kind.__name__: kind for kind in (ModelRefused, SomethingMissing, GateFailed)
+    kind.__name__: kind for kind in (ModelRefused, SettingRefused, SomethingMissing, GateFailed)
 }
 
 

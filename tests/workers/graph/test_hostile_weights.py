@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from tests.workers.graph.conftest import Refused
-from workers.errors import ModelRefused
+from workers.errors import ModelRefused, SettingRefused
 from workers.graph.architectures import build_for
 from workers.graph.importing import import_model
 from workers.graph.resnets import RESNETS
@@ -180,9 +180,9 @@ def test_another_architecture(refused: Refused) -> None:
         build_for("resnet18", good())
 
 
-@pytest.mark.parametrize(("name", "hint"), [("resnet81", "resnet18"), ("???", "paredown architectures")])
+@pytest.mark.parametrize(("name", "hint"), [("resnet81", "resnet18"), ("???", "Choose one of")])
 def test_an_unknown_architecture(name: str, hint: str, refused: Refused) -> None:
-    with refused(f"is not an architecture that Paredown knows. .*{hint}"):
+    with refused(f"is not one that Paredown knows. .*{hint}"):
         build_for(name, {})
 
 
@@ -279,5 +279,13 @@ def test_safetensors_in_the_real_child(tmp_path: Path) -> None:
 
 def test_weights_without_a_name(tmp_path: Path) -> None:
     torch.save(good(), tmp_path / "w.pt")
-    with pytest.raises(ModelRefused, match="Name their architecture with --arch"):
+    with pytest.raises(SettingRefused, match="Choose their architecture"):
         import_model(tmp_path / "w.pt", tmp_path)
+
+
+def test_a_whole_pickle_without_a_name_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(ModelRefused, match="holds Python objects") as caught:
+        import_model(tmp_path / "whole.pt", tmp_path)
+    assert type(caught.value) is ModelRefused
+    assert "torch.export.save(program, 'model.pt2')" in caught.value.fix

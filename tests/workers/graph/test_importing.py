@@ -91,7 +91,7 @@ def test_settings_that_do_not_fit(
     else:
         path = export(trained(Residual))
     request = request_for(path, **settings)
-    with refused(f"--size, --mean, --std: .*{what}"):
+    with refused(f"size, mean, std: .*{what}"):
         inspect(request, lambda _: None)
 
 
