@@ -157,7 +157,11 @@ class Run(Noun, Base):
 
 
 class Stage(Base):
-    """One step as it was carried out; index 0 is the model as uploaded."""
+    """One step as it was carried out; index 0 is the model as uploaded.
+
+    parity: {"samples", "logit_error", "same_answer"}, how the file compared with what it was made from; None
+    for an ONNX upload, which there is nothing to compare with, and for stages of before this was kept.
+    """
 
     __tablename__ = "stage"
     __table_args__ = (UniqueConstraint("run_id", "index"),)
@@ -170,6 +174,7 @@ class Stage(Base):
     seconds: Mapped[float]
     cached: Mapped[bool]
     notes: Mapped[list[str]]
+    parity: Mapped[dict[str, Any] | None]
     file_sha256: Mapped[str]
     archive_sha256: Mapped[str | None]
     variants: Mapped[list["Variant"]] = relationship(cascade="all, delete-orphan")

@@ -13,6 +13,7 @@ from db.session import reading, transaction
 STAGE: dict[str, Any] = {
     "index": 0, "method": None, "settings": {}, "key": "k", "seconds": 1.0, "cached": False, "notes": ["n"],
     "file_sha256": "0" * 64, "archive_sha256": None,
+    "parity": {"samples": 256, "logit_error": 2e-6, "same_answer": 1.0},
 }  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def test_a_stage_that_is_saved_again_replaces_the_first(url: str) -> None:
         run = runs.whole(session, run_id)
     assert run is not None
     (stage,) = run.stages
+    assert stage.parity == STAGE["parity"]
     (variant,) = stage.variants
     assert [(m.name, m.value) for m in variant.measurements] == [("accuracy", 0.7), ("latency_p50", None)]
 

@@ -92,6 +92,7 @@ class _Kept:
             "seconds": stage.seconds,
             "cached": stage.cached,
             "notes": list(stage.notes),
+            "parity": None if stage.parity is None else stage.parity.model_dump(mode="json"),
             "file_sha256": self.artifacts.add(stage.file),
             "archive_sha256": self.artifacts.add(archive) if archive.exists() else None,
         }
