@@ -18,6 +18,7 @@ from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Candidate
 from workers.data import Dataset
+from workers.graph.blocks import blocks_of
 from workers.graph.importing import import_model
 from workers.measures.macs import count_macs
 from workers.measures.parameters import count_weights
@@ -78,9 +79,9 @@ def _take_in(assignment: Assignment, file: Path, asked: dict[str, Any]) -> None:
 
 
 def _facts(candidate: Candidate, file: Path) -> dict[str, Any]:
-    """layers: name, type, parameters; None where an ONNX file does not tell."""
+    """layers: name, type, parameters; blocks: the graph to look at. None where an ONNX file does not tell."""
     graph = candidate.graph
-    facts: dict[str, Any] = {"size_bytes": file.stat().st_size, "layers": None, "macs": None}
+    facts: dict[str, Any] = {"size_bytes": file.stat().st_size, "layers": None, "blocks": None, "macs": None}
     if graph is None:
         return facts | {"parameters": count_weights(file)}
     leaves = [(name, module) for name, module in graph.named_modules() if name and not any(module.children())]
@@ -88,6 +89,7 @@ def _facts(candidate: Candidate, file: Path) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in graph.parameters()),
         "macs": count_macs(graph, candidate.spec),
         "layers": [_layer(name, module) for name, module in leaves[:MAX_LAYERS]],
+        "blocks": blocks_of(graph),
     }
 
 
