@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.session import writing
+from app.session import reading, writing
 from db import datasets, jobs, models_
-from db.models import Job
+from db.models import Job, Model
 
 QUEUE = "cpu"
 
@@ -44,6 +44,38 @@ def check_again(job: Job, settings: Mapping[str, Any]) -> None:
     with writing() as session:
         job_id = _add_job(session, job.request["noun"], job.subject_id, settings)
     _wake(job_id)
+
+
+def correct(model: Model, settings: Mapping[str, Any], *, used: bool) -> str:
+    """Read the same file with other preprocessing; returns the id of the model that is being checked.
+
+    used: it has runs, which keep it as it is; the corrected one stands beside it.
+    """
+    with writing() as session:
+        model_id = model.id
+        if used:
+            stem, dot, ending = model.name.rpartition(".")
+            name = f"{stem or ending} (corrected){dot}{ending if stem else ''}"
+            model_id = models_.add(session, name=name, upload_sha256=model.upload_sha256).id
+        job_id = _add_job(session, "model", model_id, settings)
+    _wake(job_id)
+    return model_id
+
+
+def dismiss(job: Job) -> None:
+    """Forget a correction that was refused; the model stays as it was."""
+    with writing() as session:
+        jobs.remove(session, job.id)
+
+
+def side_of_the_data() -> tuple[int, str] | None:
+    """Side of the pictures and name of the newest dataset, where all of them are square and alike."""
+    with reading() as session:
+        newest = next((dataset for dataset in datasets.all_of(session) if dataset.facts), None)
+    if newest is None or newest.facts is None:
+        return None
+    sides = {*newest.facts["smallest"], *newest.facts["largest"]}
+    return (sides.pop(), newest.name) if len(sides) == 1 else None
 
 
 def forget(subject_id: str) -> None:

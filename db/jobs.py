@@ -7,7 +7,7 @@ lost worker that comes back can do no harm.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Update, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from db import workers
@@ -169,6 +169,11 @@ def retry(session: Session, job_id: str) -> bool:
             text="Waiting for a worker",
         ),
     )  # fmt: skip
+
+
+def remove(session: Session, job_id: str) -> None:
+    """Forget a job that has ended."""
+    session.execute(delete(Job).where(Job.id == job_id, Job.state.in_(ENDED)))
 
 
 def latest(session: Session, subject_ids: Iterable[str]) -> dict[str, Job]:

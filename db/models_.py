@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from db.models import Job, Model
+from db.models import Experiment, Job, Measurement, Model, Run, Stage, Variant
 
 
 def add(session: Session, *, name: str, upload_sha256: str) -> Model:
@@ -35,6 +35,20 @@ def imported(
 def all_of(session: Session) -> Sequence[Model]:
     """Newest first."""
     return session.scalars(select(Model).order_by(Model.created_at.desc())).all()
+
+
+def accuracies(session: Session) -> dict[str, float]:
+    """Of each model that was measured: the accuracy of its newest baseline, on the split that choices use."""
+    statement = (
+        select(Experiment.model_id, Measurement.value)
+        .join(Run, Run.experiment_id == Experiment.id)
+        .join(Stage, Stage.run_id == Run.id)
+        .join(Variant, Variant.stage_id == Stage.id)
+        .join(Measurement, Measurement.variant_id == Variant.id)
+        .where(Stage.index == 0, Measurement.name == "accuracy", Measurement.split == "validation")
+        .order_by(Run.created_at)
+    )
+    return {model: value for model, value in session.execute(statement) if value is not None}
 
 
 def find(session: Session, model_id: str) -> Model | None:

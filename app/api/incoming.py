@@ -20,6 +20,7 @@ from db.artifacts import Artifacts
 
 BLOCK_BYTES = 1 << 20
 ABANDONED_SECONDS = 6 * 3600.0
+IDENTITY = ("noun", "file_name", "size_bytes", "fingerprint")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -93,6 +94,24 @@ def begin(folder: Path, said: dict[str, Any]) -> Incoming:
     upload.bytes_file.touch()
     upload.said_file.write_text(json.dumps(said))
     return upload
+
+
+def resume(folder: Path, said: dict[str, Any]) -> Incoming | None:
+    """The unfinished upload of the same file, to be read as is said now; None when there is none.
+
+    A file is the same by its kind, name, length and `fingerprint`; without a fingerprint none is.
+    """
+    if said["fingerprint"] is None:
+        return None
+    for file in folder.glob("*.json"):
+        try:
+            upload = find(folder, file.stem)
+        except (KeyError, ValueError):  # finished or removed meanwhile
+            continue
+        if all(upload.said.get(key) == said[key] for key in IDENTITY) and upload.bytes_file.is_file():
+            upload.said_file.write_text(json.dumps(said))
+            return Incoming(folder, upload.id, said)
+    return None
 
 
 def find(folder: Path, upload_id: str) -> Incoming:

@@ -1,4 +1,6 @@
-"""Uploads: announce (POST), send chunks (PUT, each with its SHA-256), finish (POST); resume where it stopped.
+"""Uploads: announce (POST), send chunks (PUT, each with its SHA-256), finish (POST).
+
+Announcing the same file again, e.g. after the page was reloaded, goes on where it stopped.
 
 The web process checks lengths and hashes only; what is in the file is looked at by an import job.
 """
@@ -27,13 +29,18 @@ _busy: set[str] = set()  # uploads that a request writes to right now
 
 
 class Announced(BaseModel):
-    """What is coming. The other fields say how a file of weights is to be read."""
+    """What is coming. The other fields say how a file of weights is to be read.
+
+    fingerprint: what tells this file from others of its name and length, such as a hash of some of it; with
+    the same one an upload that was broken off goes on.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     noun: Literal["model", "dataset"]
     file_name: str = Field(min_length=1, max_length=200)
     size_bytes: int = Field(ge=1)
+    fingerprint: str | None = Field(None, max_length=100)
     architecture: str | None = Field(None, max_length=100)
     size: int | None = Field(None, ge=8, le=4096)
     mean: tuple[float, ...] | None = Field(None, min_length=1, max_length=3)
@@ -64,8 +71,9 @@ def announce(what: Announced) -> Standing:
     folder.mkdir(parents=True, exist_ok=True)
     if what.size_bytes > shutil.disk_usage(folder).free:
         raise HTTPException(507, "The disk of the data folder has no room for this file.")
-    upload = incoming.begin(folder, what.model_dump(mode="json"))
-    return Standing(id=upload.id, received_bytes=0)
+    said = what.model_dump(mode="json")
+    upload = incoming.resume(folder, said) or incoming.begin(folder, said)
+    return Standing(id=upload.id, received_bytes=upload.received_bytes())
 
 
 @router.get("/{upload_id}")

@@ -1,6 +1,7 @@
-// Sends a file in chunks, each with its SHA-256, and goes on where it stopped after a lost connection.
+// Sends a file in chunks, each with its SHA-256, and goes on where it stopped: after a lost connection by
+// itself, after a reload when the same file is dropped again.
 const WRITE = { "X-Paredown": "1" };
-const TRIES = 8;
+const TRIES = 8, EDGE_BYTES = 1 << 20;
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const find = (name) => parentElement.querySelector(`.${name}`);
@@ -24,19 +25,23 @@ export default function ({ data, parentElement, setTriggerValue }) {
     throw Object.assign(new Error(sentence), { status: response.status });
   }
 
+  async function announce(file, sending) {
+    const said = { ...zone.data.said, file_name: file.name, size_bytes: file.size };
+    const body = JSON.stringify({ ...said, fingerprint: await fingerprint(file) });
+    const headers = { ...WRITE, "Content-Type": "application/json" };
+    return call("", { method: "POST", headers, body, signal: sending.signal });
+  }
+
   async function put(upload, file, sending) {
     const chunk = file.slice(upload.received_bytes, upload.received_bytes + upload.chunk_bytes);
-    const headers = { ...WRITE };
-    if (crypto.subtle) { // only on https and on this machine
-      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await chunk.arrayBuffer()));
-      headers["X-Chunk-SHA256"] = [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    }
+    const digest = await sha256(chunk);
+    const headers = digest ? { ...WRITE, "X-Chunk-SHA256": digest } : WRITE;
     const path = `/${upload.id}?offset=${upload.received_bytes}`;
     return call(path, { method: "PUT", headers, body: chunk, signal: sending.signal });
   }
 
   async function sendAll(upload, file, sending) {
-    const began = performance.now();
+    const began = performance.now(), before = upload.received_bytes;
     for (let failures = 0; upload.received_bytes < file.size; ) {
       try {
         upload = await put(upload, file, sending);
@@ -50,34 +55,44 @@ export default function ({ data, parentElement, setTriggerValue }) {
         continue;
       }
       const share = upload.received_bytes / file.size;
-      const rate = upload.received_bytes / 1.048576e6 / ((performance.now() - began) / 1000);
+      const rate = (upload.received_bytes - before) / 2 ** 20 / ((performance.now() - began) / 1000);
       find("bar").firstElementChild.style.width = `${100 * share}%`;
       show("sending", `${Math.floor(100 * share)} % of ${size(file.size)} · ${rate.toFixed(0)} MiB/s`);
     }
     return upload;
   }
 
+  async function giveUp(upload, tries = TRIES) { // the chunk that was on its way may still hold it
+    const removed = call(`/${upload.id}`, { method: "DELETE", headers: WRITE });
+    const error = await removed.then(() => null, (error) => error);
+    if (error?.status === 409 && tries) setTimeout(() => giveUp(upload, tries - 1), 500);
+  }
+
   async function send(file) {
     if (!file || zone.sending) return;
+    input.value = "";
+    if (zone.data.blocked) return show("idle", zone.data.blocked);
     const sending = (zone.sending = new AbortController());
     let upload = null;
     find("name").textContent = file.name;
     find("bar").firstElementChild.style.width = "0";
     show("sending", `0 % of ${size(file.size)}`);
     try {
-      const body = JSON.stringify({ ...zone.data.said, file_name: file.name, size_bytes: file.size });
-      const headers = { ...WRITE, "Content-Type": "application/json" };
-      upload = await call("", { method: "POST", headers, body, signal: sending.signal });
+      upload = await announce(file, sending);
       upload = await sendAll(upload, file, sending);
       const { id } = await call(`/${upload.id}/finish`, { method: "POST", headers: WRITE });
       show("idle");
       setTriggerValue("uploaded", id);
     } catch (error) {
-      if (upload) call(`/${upload.id}`, { method: "DELETE", headers: WRITE }).catch(() => {});
-      show("idle", sending.signal.aborted ? "Cancelled; nothing was kept." : `Not uploaded: ${error.message}`);
+      if (sending.signal.aborted) {
+        if (upload) giveUp(upload);
+        show("idle", "Cancelled; nothing was kept.");
+      } else {
+        const again = upload ? " Drop the same file again to go on." : "";
+        show("idle", `Not uploaded: ${error.message}${again}`);
+      }
     } finally {
       zone.sending = null;
-      input.value = "";
     }
   }
 
@@ -92,6 +107,19 @@ export default function ({ data, parentElement, setTriggerValue }) {
     section.classList.remove("over");
     send(event.dataTransfer.files[0]);
   };
+}
+
+// Hex, or null: browsers hash only on https and on this machine.
+async function sha256(blob) {
+  if (!crypto.subtle) return null;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer()));
+  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// Tells a file from another of its name and length: when it was changed, and how it begins and ends.
+async function fingerprint(file) {
+  const edges = new Blob([file.slice(0, EDGE_BYTES), file.slice(-EDGE_BYTES)]);
+  return `${file.lastModified}-${(await sha256(edges)) ?? ""}`;
 }
 
 function size(bytes) {

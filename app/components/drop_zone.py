@@ -26,13 +26,20 @@ _zone = st.components.v2.component(
 
 
 def drop_zone(
-    noun: str, *, title: str, detail: str, accept: str, settings: Mapping[str, Any] | None = None
+    noun: str,
+    *,
+    title: str,
+    detail: str,
+    accept: str,
+    settings: Mapping[str, Any] | None = None,
+    blocked: str | None = None,
 ) -> str | None:
     """The id of the model or dataset that was just uploaded, once; else None.
 
     noun: "model" or "dataset". settings: how the file is to be read; see `Announced` in app/api/uploads.py.
+    blocked: what must be said first; a file that is dropped meanwhile is not sent.
     """
     said = {"noun": noun, **{k: v for k, v in (settings or {}).items() if v is not None}}
-    data = {"title": title, "detail": detail, "accept": accept, "said": said}
+    data = {"title": title, "detail": detail, "accept": accept, "said": said, "blocked": blocked}
     uploaded: str | None = _zone(key=f"drop-{noun}", data=data, on_uploaded_change=lambda: None)["uploaded"]
     return uploaded

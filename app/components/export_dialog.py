@@ -1,5 +1,8 @@
 """From a point to a file that runs elsewhere: what it is, how it was checked, how to run it, the download."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from app import numbers
@@ -7,31 +10,37 @@ from app.api.downloads import file_name
 from app.components.figures import figures
 from app.session import reading
 from db import variants
-from db.models import Model
+from db.models import Model, Stage
 
 INSIDE = (
-    "One standard ONNX file with weights, class names and preprocessing. Input `input`: float32 (N, C, H, W) "
-    "after preprocessing; output `logits`: (N, classes). Nothing in it tells of the machine that made it."
+    "Weights, class names and preprocessing. Input `input`: float32 (N, {channels}, {height}, {width}), "
+    "preprocessed; output `logits`: (N, {classes}); N is any number. Nothing in it tells where it was made."
 )
 RUN_IT = """
 import json, numpy as np, onnxruntime
-from PIL import Image
 
 session = onnxruntime.InferenceSession("{file}")
 about = session.get_modelmeta().custom_metadata_map
 how, classes = json.loads(about["preprocessing"]), json.loads(about["classes"])
-picture = Image.open("picture.png").convert("L" if how["channels"] == 1 else "RGB")
-{resize}
-pixels = np.atleast_3d(np.asarray(picture, np.float32) / 255)
-inputs = ((pixels - how["mean"]) / how["std"]).transpose(2, 0, 1)[None].astype(np.float32)
-print(classes[session.run(None, {{"input": inputs}})[0].argmax()])
+pictures = np.load("pictures.npy")  # uint8 (N, {height}, {width}, {channels})
+inputs = (pictures / np.float32(255) - np.float32(how["mean"])) / np.float32(how["std"])
+logits = session.run(None, {{"input": inputs.transpose(0, 3, 1, 2)}})[0]
+print(*(classes[best] for best in logits.argmax(axis=1)), sep="\\n")
 """.strip()
-STRETCH = 'picture = picture.resize((how["width"], how["height"]), Image.Resampling.BILINEAR)'
+TO_AN_ARRAY = """
+import numpy as np
+from PIL import Image
+
+picture = Image.open("picture.png").convert("{mode}")
+{resize}
+np.save("pictures.npy", np.asarray(picture).reshape(1, {height}, {width}, {channels}))
+""".strip()
+STRETCH = "picture = picture.resize(({width}, {height}), Image.Resampling.BILINEAR)"
 CROP = """
-sides = [how["resize"] * side // min(picture.size) for side in picture.size]
-left, top = [round((side - how[name]) / 2) for side, name in zip(sides, ("width", "height"))]
+sides = [{resize} * side // min(picture.size) for side in picture.size]
+left, top = round((sides[0] - {width}) / 2), round((sides[1] - {height}) / 2)
 picture = picture.resize(sides, Image.Resampling.BILINEAR)
-picture = picture.crop((left, top, left + how["width"], top + how["height"]))
+picture = picture.crop((left, top, left + {width}, top + {height}))
 """.strip()
 
 
@@ -45,33 +54,54 @@ def export_dialog(variant_id: str) -> None:
             return
         variant, stage, run = found
         model = run.experiment.model
-    preprocessing = (model.spec or {}).get("preprocessing", {})
+    spec = model.spec or {}
+    how = spec.get("preprocessing") or {}
     size = next((m.value for m in variant.measurements if m.name == "size"), None)
     name = file_name(run.name, stage.index)
-    figures({"File": name, "Size": numbers.size(size), "Format": "ONNX"})
-    st.caption("What is inside")
-    st.markdown(INSIDE)
-    st.caption("Same answers as the network it was made from")
-    st.text(parity_sentence(model))
-    st.caption("SHA-256")
-    st.code(stage.file_sha256, language=None)
-    st.caption("To run it: pip install onnxruntime numpy pillow")
-    st.code(lines_to_run(name, resized=bool(preprocessing.get("resize"))), language="python")
     st.link_button(
-        "Download", f"/api/downloads/variants/{variant_id}", type="primary", icon=":material/download:"
-    )
+        "Download", f"/api/downloads/variants/{variant_id}", type="primary", icon=":material/download:",
+        width="stretch",
+    )  # fmt: skip
+    figures({"File": name, "Format": "ONNX", "Size": numbers.size(size)})
+    st.markdown("**What is inside**")
+    if how:
+        st.markdown(INSIDE.format(**how, classes=spec["classes"]))
+    st.markdown("**Same answers as the network it was made from**")
+    st.text(parity_sentence(stage, model))
+    st.markdown("**SHA-256**")
+    st.code(stage.file_sha256, language=None, wrap_lines=True)
+    if how:
+        _how_to_run(name, how)
 
 
-def parity_sentence(model: Model) -> str:
-    """A file is only kept once its gate was passed, so there is nothing else to tell."""
+def parity_sentence(stage: Stage, model: Model) -> str:
+    """What the gate found when the file was written."""
     if model.file_name == "model.onnx":
         return "Nothing to compare: the uploaded ONNX graph is handed out as it came."
+    if stage.parity is None:
+        return "The gate was passed, by a version of Paredown that did not keep how far."
+    samples, error, same = (stage.parity[name] for name in ("samples", "logit_error", "same_answer"))
     return (
-        "Passed on samples of the dataset: every logit within 0.1 % of the largest one, and the same class "
-        "for every sample."
+        f"Compared on {samples:,} samples of the dataset: logits differ by at most {error:.1e} of the "
+        f"largest one, and {numbers.share(same)} of the answers are the same."
     )
 
 
-def lines_to_run(file: str, *, resized: bool) -> str:
-    """A program that answers for one picture, with the same preprocessing as the workers."""
-    return RUN_IT.format(file=file, resize=CROP if resized else STRETCH)
+def _how_to_run(name: str, how: Mapping[str, Any]) -> None:
+    st.markdown("**To run it**")
+    st.caption("pip install onnxruntime numpy")
+    st.code(lines_to_run(name, how), language="python", wrap_lines=True)
+    with st.expander("From a picture file to that array"):
+        st.caption("pip install pillow numpy")
+        st.code(lines_to_prepare(how), language="python", wrap_lines=True)
+
+
+def lines_to_run(file: str, how: Mapping[str, Any]) -> str:
+    """A program that answers for an array of pictures. how: the model's preprocessing."""
+    return RUN_IT.format(file=file, **how)
+
+
+def lines_to_prepare(how: Mapping[str, Any]) -> str:
+    """A program that brings a picture into the model's geometry, as the workers do."""
+    resize = (CROP if how.get("resize") else STRETCH).format(**how)
+    return TO_AN_ARRAY.format(**{**how, "resize": resize}, mode="L" if how["channels"] == 1 else "RGB")

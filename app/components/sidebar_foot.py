@@ -15,7 +15,17 @@ Every latency is measured with the exported file, side by side with the baseline
 """
 
 
+#: Streamlit lets a page put things below its navigation, not at the bottom edge.
+AT_THE_BOTTOM = """
+<style>
+[data-testid="stSidebarContent"] { display: flex; flex-direction: column; }
+[data-testid="stSidebarUserContent"] { margin-top: auto; padding-bottom: 1rem; }
+</style>
+"""
+
+
 def sidebar_foot(project: str, person: str) -> None:
+    st.html(AT_THE_BOTTOM)
     with st.sidebar, st.container(gap="xsmall"):
         st.caption(f"{project} · {person}")
         with st.popover("Help", icon=":material/help:", type="tertiary"):

@@ -3,13 +3,11 @@
 import streamlit as st
 
 from app.components.dataset_facts import show_dataset
-from app.components.import_state import import_state
+from app.components.import_card import import_card
 from app.components.live import live
 from app.components.upload_dataset import upload_dataset
-from app.imports import forget
 from app.session import reading
 from db import datasets, jobs
-from db.models import Dataset, Job
 
 
 def main() -> None:
@@ -22,16 +20,9 @@ def main() -> None:
     if not found:
         st.info("No data yet. Drop labelled pictures above; they are checked and split into four parts.")
     for dataset in found:
-        _card(dataset, latest.get(dataset.id))
-
-
-def _card(dataset: Dataset, job: Job | None) -> None:
-    with st.container(border=True, key=f"dataset-{dataset.id}"):
-        st.text(dataset.name)
-        if dataset.facts is not None:
-            show_dataset(dataset)
-        elif job is not None:
-            import_state(job, remove=forget)
+        with import_card(dataset, latest.get(dataset.id)) as known:
+            if known:
+                show_dataset(dataset)
 
 
 main()

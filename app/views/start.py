@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app.components.import_state import import_state
+from app.components.import_card import import_card
 from app.components.live import live
 from app.components.upload_dataset import upload_dataset
-from app.components.upload_model import reading_settings, upload_model
-from app.imports import forget, queue_sample
+from app.components.upload_model import read_again, upload_model
+from app.imports import queue_sample
 from app.queueing import queue_runs
 from app.session import reading, writing
 from db import datasets, jobs, models_, runs
@@ -42,14 +42,10 @@ def _standing(rows: Sequence[Model] | Sequence[Dataset]) -> bool:
     with reading() as session:
         latest = jobs.latest(session, [row.id for row in rows])
     for row in rows:
-        job = latest.get(row.id)
-        with st.container(border=True, key=f"row-{row.id}"):
-            st.text(row.name)
-            if row.facts:
+        settings = read_again if isinstance(row, Model) else None
+        with import_card(row, latest.get(row.id), settings=settings) as known:
+            if known:
                 st.caption(":material/check_circle: Checked")
-            elif job is not None:
-                settings = reading_settings if isinstance(row, Model) else None
-                import_state(job, remove=forget, settings=settings)
     return any(row.facts or latest[row.id].state in ("queued", "running") for row in rows if row.id in latest)
 
 
