@@ -13,10 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.support import experiments
-from tests.support.dashboard import BROWSER, dashboard
+from tests.support.browser import chromium
+from tests.support.web import serving
 
 VARIANTS, OPENINGS, GOAL_S = 10_000, 7, 2.5
 DRAWN = """() => {
@@ -44,9 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         experiments.fill_many(f"sqlite:///{data}/paredown.db", VARIANTS)
-        with dashboard(data) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(**BROWSER)  # type: ignore[arg-type]
-            times = [opening_s(browser, address) for _ in range(OPENINGS)]
+        with serving(data) as web, chromium() as browser:
+            times = [opening_s(browser, web.address) for _ in range(OPENINGS)]
     table = (
         f"| Variants | First opening | Median of the next {OPENINGS - 1} | Slowest of them | Goal |\n"
         "|---:|---:|---:|---:|---:|\n"

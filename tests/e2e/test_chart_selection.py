@@ -4,30 +4,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.support import experiments
-from tests.support.dashboard import BROWSER, dashboard
+from tests.support.browser import visiting
+from tests.support.web import serving
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data: Path = tmp_path_factory.mktemp("data")
     experiments.fill(f"sqlite:///{data}/paredown.db")
-    with dashboard(data) as found:
-        yield found
+    with serving(data) as web:
+        yield web.address
 
 
 @pytest.fixture
 def page(address: str) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**BROWSER)  # type: ignore[arg-type]
-        opened = browser.new_page(viewport={"width": 1280, "height": 1000})
-        opened.goto(f"{address}/")
+    with visiting(address) as opened:
         opened.locator(".vega-embed canvas").wait_for(timeout=30_000)
         opened.wait_for_timeout(1000)  # the chart is drawn once more when its width is known
         yield opened
-        browser.close()
 
 
 #: Centres of what the canvas shows in the first colour of the palette: the six points.

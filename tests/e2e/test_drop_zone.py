@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Route, expect
 
 from db import jobs, models_
 from db.models import Job
 from db.session import reading, transaction
-from tests.support.dashboard import BROWSER
+from tests.support.browser import visiting
 from tests.support.web import Web, serving
 
 DROP = """([name, size]) => {
@@ -29,13 +29,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 @pytest.fixture
 def page(web: Web) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**BROWSER)  # type: ignore[arg-type]
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        opened.goto(f"{web.address}/models")
+    with visiting(f"{web.address}/models") as opened:
         opened.get_by_text("Choose a file").wait_for(timeout=60_000)
         yield opened
-        browser.close()
 
 
 def card_name(page: Page, name: str) -> Locator:
@@ -92,6 +88,51 @@ def test_a_lost_connection_is_gone_on_from(page: Page, web: Web) -> None:
     expect(card_name(page, "dropped.pt2")).to_be_visible(timeout=30_000)
     assert the_job(web, "dropped.pt2")[0] == hashlib.sha256(b"\7" * (20 << 20)).hexdigest()
     assert len(sent) == 5  # three chunks, two of them lost once
+
+
+def test_an_upload_goes_on_after_a_reload(page: Page, web: Web, tmp_path: Path) -> None:
+    content = bytes(range(251)) * 80_000  # three chunks
+    file = tmp_path / "reloaded.pt2"
+    file.write_bytes(content)
+    sent: list[str] = []
+
+    def hangs_from_the_second_on(route: Route) -> None:
+        sent.append(route.request.url.partition("offset=")[2])
+        if sent[-1] == "0":
+            route.continue_()
+
+    page.route("**/api/uploads/*offset=*", hangs_from_the_second_on)
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_text("41 % of")).to_be_visible(timeout=30_000)
+    while len(sent) < 2:
+        page.wait_for_timeout(50)
+    page.unroute("**/api/uploads/*offset=*")
+    page.reload()
+    page.on("request", lambda r: sent.append(r.url.partition("offset=")[2]) if r.method == "PUT" else None)
+    page.get_by_text("Choose a file").wait_for(timeout=60_000)
+    page.set_input_files("input[type=file]", file)
+    expect(card_name(page, file.name)).to_be_visible(timeout=30_000)
+    assert sent.count("0") == 1, "the first chunk was sent again"
+    assert sent[-1] == "16777216"
+    assert the_job(web, file.name)[0] == hashlib.sha256(content).hexdigest()
+    assert list(web.settings.uploads.glob("*")) == []
+
+
+def test_what_must_be_said_first_keeps_a_file_back(page: Page, web: Web) -> None:
+    architecture = page.get_by_role("combobox", name="Architecture").first
+    architecture.fill("cifar_resnet8")
+    architecture.press("Enter")
+    expect(page.get_by_text("takes pictures of any size").first).to_be_visible(timeout=20_000)
+    page.evaluate(DROP, ["early.pt", 100])
+    expect(page.get_by_role("status")).to_contain_text("takes pictures of any size")
+    assert list(web.settings.uploads.glob("*")) == []
+    page.get_by_role("spinbutton", name="Input (px)").first.fill("28")
+    page.get_by_role("spinbutton", name="Input (px)").first.press("Enter")
+    expect(page.get_by_text("takes pictures of any size")).to_have_count(1, timeout=20_000)  # of the drop
+    page.evaluate(DROP, ["early.pt", 100])
+    expect(card_name(page, "early.pt")).to_be_visible(timeout=30_000)
+    request = the_job(web, "early.pt")[1].request
+    assert request == {"noun": "model", "architecture": "cifar_resnet8", "size": 28}
 
 
 def test_too_large_a_file_is_told_at_once(page: Page, web: Web) -> None:

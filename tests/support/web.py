@@ -1,11 +1,11 @@
-"""The real web process on a folder of its own, for tests and benchmarks."""
+"""The real web process, or all processes, on a folder of their own, for tests and benchmarks."""
 
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +22,19 @@ class Web:
     settings: Settings
 
 
+WEB, EVERYTHING = ("app.main",), ("app.cli", "up")
+
+
 @contextmanager
-def serving(data: Path, **settings: str) -> Iterator[Web]:
-    """`python -m app.main`, ready to answer. settings: more of PAREDOWN_*, in lower case."""
+def serving(data: Path, command: Sequence[str] = WEB, **settings: str) -> Iterator[Web]:
+    """`python -m` the command, ready to answer. settings: more of PAREDOWN_*, in lower case."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # A broker that is not there: uploads must be taken in all the same.
     given = {"data": str(data), "port": str(port), "broker_url": "redis://127.0.0.1:1/0"} | settings
     environment = os.environ | {f"PAREDOWN_{name.upper()}": value for name, value in given.items()}
-    process = subprocess.Popen([sys.executable, "-m", "app.main"], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", *command], env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
         _wait(address, process)

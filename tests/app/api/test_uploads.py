@@ -96,6 +96,45 @@ def test_a_connection_that_breaks_in_mid_chunk_leaves_the_chunk_before(
     assert finish(client, upload).json()["sha256"] == hashlib.sha256(b"x" * 5_000_000).hexdigest()
 
 
+def test_the_same_file_goes_on_and_is_read_as_was_said_last(client: httpx.Client, web: Web) -> None:
+    said = {"noun": "model", "file_name": "w.pt", "size_bytes": 6, "fingerprint": "f", "architecture": "a"}
+    first = client.post("/api/uploads", json=said, headers=WRITE).json()
+    put(client, first["id"], 0, b"abc")
+    again = client.post("/api/uploads", json=said | {"architecture": "b"}, headers=WRITE).json()
+    assert (again["id"], again["received_bytes"]) == (first["id"], 3)
+    put(client, first["id"], 3, b"def")
+    made = finish(client, first["id"]).json()
+    assert made["sha256"] == hashlib.sha256(b"abcdef").hexdigest()
+    with reading(web.settings.database) as session:
+        assert jobs.latest(session, [made["id"]])[made["id"]].request["architecture"] == "b"
+    fresh = client.post("/api/uploads", json=said, headers=WRITE).json()  # the first one is finished
+    assert fresh["received_bytes"] == 0
+    client.delete(f"/api/uploads/{fresh['id']}", headers=WRITE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"fingerprint": "g"},
+        {"fingerprint": None},
+        {"size_bytes": 7},
+        {"file_name": "v.pt"},
+        {"noun": "dataset"},
+    ],
+)
+def test_another_file_begins_anew(client: httpx.Client, other: dict[str, object]) -> None:
+    said = {"noun": "model", "file_name": f"{other}.pt", "size_bytes": 6, "fingerprint": "f"}
+    if "fingerprint" in other:
+        said |= {"fingerprint": other["fingerprint"] and "f"}
+    first = client.post("/api/uploads", json=said, headers=WRITE).json()["id"]
+    put(client, first, 0, b"abc")
+    second = client.post("/api/uploads", json=said | other, headers=WRITE).json()
+    assert second["id"] != first
+    assert second["received_bytes"] == 0
+    for upload in (first, second["id"]):
+        client.delete(f"/api/uploads/{upload}", headers=WRITE)
+
+
 def test_giving_up_leaves_nothing(client: httpx.Client, web: Web) -> None:
     upload = announce(client, b"abc")
     put(client, upload, 0, b"a")
