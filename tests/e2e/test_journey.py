@@ -166,7 +166,8 @@ def test_the_downloaded_file_is_as_accurate_as_the_page_says(
         found = variants.whole(session, arrived.variant)
     assert found is not None
     (told,) = (m for m in found[0].measurements if (m.name, m.split) == ("accuracy", "test"))
-    assert (told.value, told.samples) == (pytest.approx(accuracy, abs=1e-12), rows.sum())
+    assert told.value == pytest.approx(accuracy, abs=1e-12)
+    assert told.samples == rows.sum()
 
 
 def test_a_terminal_comes_to_the_same_file(
@@ -176,8 +177,8 @@ def test_a_terminal_comes_to_the_same_file(
     run = of_the_run(web)
     (tmp_path / "recipe.json").write_text(json.dumps(run.recipe))
     command = [
-        sys.executable, "-m", "app.cli", "run", "recipe.json", "--model", brought.weights, "--arch",
-        "cifar_resnet8", "--dataset", brought.pictures, "--out", "out", "--seed", str(run.seed),
+        sys.executable, "-m", "app.cli", "run", "recipe.json", "--model", str(brought.weights), "--arch",
+        "cifar_resnet8", "--dataset", str(brought.pictures), "--out", "out", "--seed", str(run.seed),
     ]  # fmt: skip
     environment = {**os.environ, "PAREDOWN_DATA": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
