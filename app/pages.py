@@ -1,5 +1,7 @@
 """What Streamlit runs at every visit and click: navigation and the frame, then the chosen page."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from app.components.sidebar_foot import sidebar_foot
@@ -14,21 +16,24 @@ PAGES = (
     ("data", "Data", "dataset"),
     ("targets", "Targets", "memory"),
 )
+SIDEBAR_PX = 220
 START = ("start", "Start", "flag")
 
-st.set_page_config(page_title="Paredown", page_icon="✂️", layout="wide")
+st.set_page_config(page_title="Paredown", page_icon="✂️", layout="wide", initial_sidebar_state=SIDEBAR_PX)
+st.html(Path(__file__).with_name("look.css"))
 with reading() as session:
     empty = runs.count(session) == 0
     project, person = people.here(session)
 
 
 def home() -> None:
-    """The address without a path leads on, so that every page keeps one address."""
-    st.switch_page("views/start.py" if empty else "views/tradeoffs.py")
+    """The address without a path leads on with its query, so that every page keeps one address."""
+    query = st.query_params.to_dict()
+    st.switch_page("views/start.py" if empty else "views/tradeoffs.py", query_params=query)
 
 
 shown = [
-    st.Page(f"views/{name}.py", title=title, icon=f":material/{icon}:", url_path=name)
+    st.Page(f"views/{name}.py", title=title, icon=f":material/{icon}:", url_path=name.replace("_", "-"))
     for name, title, icon in ((START, *PAGES) if empty else PAGES)
 ]
 page = st.navigation([st.Page(home, default=True, visibility="hidden"), *shown])

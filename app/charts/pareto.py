@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts.theme import NEUTRAL, OKABE_ITO, colours, themed
-from app.charts.variants import MAX_CROSSES, Goal, accuracy_floor, on_front, thinned
+from app.charts.variants import MAX_CROSSES, Goal, accuracy_floor, staircase, thinned
 
 HEIGHT = 420
 #: A wider range of latencies is drawn in powers of two.
@@ -26,20 +26,21 @@ def pareto_chart(
 ) -> alt.LayerChart:
     """Every layer carries `variant`: a click takes whatever mark is on top.
 
-    frame: from `variants_frame`; x: "ratio" or "latency_ms"; selected: variants to ring, at most two.
+    frame: from `variants_frame` with the column `front`; x: "ratio" or "latency_ms"; selected: variants to
+    ring, at most two. Stages that are not their run's last are faded.
 
     The goal's latency is a ratio; on the ms axis it stands at that share of the baseline's latency.
     """
     frame = frame.dropna(subset=[x, "accuracy"])
-    front = on_front(frame, x)
-    ringed = frame["variant"].isin(selected)
+    front, ringed = frame["front"], frame["variant"].isin(selected)
     points = thinned(frame, front | ringed | frame["baseline"])
-    base = alt.Chart(_columns(points)).encode(x=_x(frame, x, goal), y=_y(frame, goal, front))
+    base = alt.Chart(_columns(points)).encode(x=_x(frame, x, goal), y=_y(frame, goal))
+    crossed = frame["last"] if len(frame) <= MAX_CROSSES else front
     layers = [
         *_goal_layers(frame, goal, x),
-        *_crosses(frame if len(frame) <= MAX_CROSSES else frame[front | ringed], x),
+        *_crosses(frame[crossed | ringed], x),
         _points(base, frame),
-        _front_line(frame[front], x),
+        _front_line(staircase(frame[front], x), x),
         _rings(frame[ringed], x),
         *_baseline(frame[frame["baseline"]], x),
     ]
@@ -59,7 +60,7 @@ def _columns(frame: pd.DataFrame) -> pd.DataFrame:
         f"{label} · {100 * accuracy:.2f} % · {ratio:.3f}x · {ms:.3f} ms · {size / 2**20:.2f} MiB"
         for label, accuracy, ratio, ms, size in zip(*columns, strict=True)
     ]
-    return frame["variant family runtime accuracy ratio latency_ms".split()].assign(hover=hover)
+    return frame["variant family runtime last accuracy ratio latency_ms".split()].assign(hover=hover)
 
 
 def _x(frame: pd.DataFrame, x: str, goal: Goal) -> alt.X:
@@ -82,14 +83,14 @@ def _x(frame: pd.DataFrame, x: str, goal: Goal) -> alt.X:
     return alt.X(f"{x}:Q", title=AXES[x], scale=scale, axis=axis)
 
 
-def _y(frame: pd.DataFrame, goal: Goal, front: "pd.Series[bool]") -> alt.Y:
+def _y(frame: pd.DataFrame, goal: Goal) -> alt.Y:
     """From the front down to all but the worst hundredth, which is cut off at the lower edge."""
     floor = accuracy_floor(frame, goal)
-    lows = [frame["accuracy"].quantile(0.01), frame.loc[front, "accuracy"].min(), floor]
+    lows = [frame["accuracy"].quantile(0.01), frame.loc[frame["front"], "accuracy"].min(), floor]
     highs = [frame["accuracy"].max()]
     if len(frame) <= MAX_CROSSES:
-        lows.append(frame["accuracy_low"].min())
-        highs.append(frame["accuracy_high"].max())
+        lows.append(frame.loc[frame["last"], "accuracy_low"].min())
+        highs.append(frame.loc[frame["last"], "accuracy_high"].max())
     low, high = float(np.nanmin(lows)), float(np.nanmax(highs))
     pad = 0.04 * (high - low) or 0.01
     scale = alt.Scale(domain=[max(0.0, low - pad), min(1.0, high + pad)], nice=False, zero=False)
@@ -149,8 +150,9 @@ def _points(base: alt.Chart, frame: pd.DataFrame) -> alt.Chart:
     )
     legend = alt.Legend() if len(families) > 1 else None
     size, opacity = (30, 0.5) if many else (90, 1.0)
-    points = base.mark_point(filled=True, size=size, opacity=opacity, clip=True, aria=False)
+    points = base.mark_point(filled=True, size=size, clip=True, aria=False)
     marks: alt.Chart = points.encode(
+        opacity=alt.value(opacity) if frame["last"].all() else _faded(opacity),
         color=alt.Color("family:N", scale=colours(families), legend=legend),
         shape=alt.Shape(
             "runtime:N", scale=alt.Scale(domain=runtimes), legend=alt.Legend() if len(runtimes) > 1 else None
@@ -158,6 +160,10 @@ def _points(base: alt.Chart, frame: pd.DataFrame) -> alt.Chart:
         tooltip="hover:N",
     )  # fmt: skip
     return marks.add_params(chosen, second)
+
+
+def _faded(opacity: float) -> Any:
+    return alt.condition("datum.last", alt.value(opacity), alt.value(0.3 * opacity))
 
 
 def _rings(frame: pd.DataFrame, x: str) -> alt.Chart:

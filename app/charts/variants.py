@@ -3,10 +3,13 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+
+Floats = npt.NDArray[np.float64]
 
 MAX_POINTS = 9_000
 #: Thin crosses are drawn for every point up to here, then for the front alone.
@@ -31,7 +34,8 @@ def variants_frame(
 ) -> pd.DataFrame:
     """rows: of one target (`db.variants.comparison`). methods: (run, index, method) of every stage.
 
-    The model as uploaded is stage 0 of every run: it becomes one row, marked `baseline`.
+    The model as uploaded is stage 0 of every run: it becomes one row, marked `baseline`. `last` marks what a
+    run came to: only those rows are compared; the stages before are on their way.
     """
     frame = pd.DataFrame.from_records(list(rows))
     if frame.empty:
@@ -50,8 +54,9 @@ def variants_frame(
         else family_of([m for i, m in sorted(steps[run].items()) if i <= index], families)
         for run, index in zip(frame["run"], frame["index"], strict=True)
     ]
+    frame["last"] = frame["baseline"] | (frame["index"] == last)
     stage = " · stage " + frame["index"].astype(str)
-    frame["label"] = frame["name"] + np.where(frame["index"] < last, stage, "")
+    frame["label"] = frame["name"] + np.where(frame["last"], "", stage)
     frame.loc[frame["baseline"], "label"] = "Baseline"
     return frame
 
@@ -64,12 +69,34 @@ def family_of(methods: Sequence[str], families: Mapping[str, str]) -> str:
     return words[:1].upper() + words[1:]
 
 
-def on_front(frame: pd.DataFrame, x: str, y: str = "accuracy") -> "pd.Series[bool]":
-    """True where no other row has less x and no less y, or more y and no more x."""
-    best = frame.groupby(x)[y].max().sort_index()
-    before = best.cummax().shift(fill_value=-np.inf)
-    own_best, earlier = frame[x].map(best), frame[x].map(before)
-    return (frame[y] == own_best) & (frame[y] > earlier)
+def on_front(frame: pd.DataFrame, x: str) -> "pd.Series[bool]":
+    """True for every last stage that no other one dominates; intervals are those of `variants_frame`.
+
+    A point dominates another one when it is no less accurate, no slower as far as its interval tells, and in
+    one of the two better by more than its interval. Accuracies are of the same samples, so their order
+    counts as it is; without intervals this is the usual front.
+    """
+    stem = x.removesuffix("_ms")
+    candidates = frame[frame["last"]]
+    latency, accuracy = candidates[x].to_numpy(), candidates["accuracy"].to_numpy()
+    fast, slow = (candidates[f"{stem}_{end}"].fillna(candidates[x]).to_numpy() for end in ("low", "high"))
+    surely = candidates["accuracy_low"].fillna(candidates["accuracy"]).to_numpy()
+    dominated = _best_before(slow, accuracy, latency, "left") >= accuracy  # surely faster
+    dominated |= _best_before(fast, surely, latency, "right") > accuracy  # surely more accurate
+    return pd.Series(~dominated, candidates.index).reindex(frame.index, fill_value=False)
+
+
+def _best_before(x: Floats, y: Floats, limits: Floats, side: Literal["left", "right"]) -> Floats:
+    """Per limit the largest y among the points whose x is below it (left) or at most it (right)."""
+    order = np.argsort(x, kind="stable")
+    best = np.maximum.accumulate(np.r_[-np.inf, y[order]])
+    return best[np.searchsorted(x[order], limits, side)]
+
+
+def staircase(front: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The points of a front that a line goes through: each more accurate than all faster ones."""
+    steps = front.sort_values([x, "accuracy"], ascending=[True, False])
+    return steps[steps["accuracy"] > steps["accuracy"].cummax().shift(fill_value=-np.inf)]
 
 
 def within_goal(frame: pd.DataFrame, goal: Goal) -> "pd.Series[bool]":
@@ -88,11 +115,15 @@ def accuracy_floor(frame: pd.DataFrame, goal: Goal) -> float:
 
 
 def best_within(frame: pd.DataFrame, goal: Goal) -> "pd.Series[Any] | None":
-    """The fastest variant that meets the goal, the more accurate one on a tie."""
-    met = frame[within_goal(frame, goal) & ~frame["baseline"]]
+    """The fastest last stage that meets the goal; the most accurate of those within its interval."""
+    met = frame[within_goal(frame, goal) & frame["last"] & ~frame["baseline"]]
     if met.empty:
         return None
-    return met.sort_values(["ratio", "accuracy"], ascending=[True, False]).iloc[0]
+    fastest = met.sort_values("ratio").iloc[0]
+    limit = fastest["ratio"] if pd.isna(fastest["ratio_high"]) else fastest["ratio_high"]
+    alike = met[met["ratio"] <= limit]
+    best: pd.Series[Any] = alike.sort_values(["accuracy", "ratio"], ascending=[False, True]).iloc[0]
+    return best
 
 
 def thinned(frame: pd.DataFrame, keep: "pd.Series[bool]", limit: int = MAX_POINTS) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from app.charts.pareto import CHOSEN, SECOND, pareto_chart
 from app.charts.variants import Goal
+from app.components.linked import remember
 
 #: Names in the URL.
 PARAMETERS = {CHOSEN: "variant", SECOND: "second"}
@@ -20,7 +21,7 @@ def selection() -> tuple[str | None, str | None]:
 def select(chosen: str | None, second: str | None = None) -> None:
     """Choose from outside the chart: its own selections are forgotten, since they would be out of date."""
     st.session_state["chart_round"] = st.session_state.get("chart_round", 0) + 1
-    _remember({"variant": chosen, "second": second if chosen and second != chosen else None})
+    remember({"variant": chosen, "second": second if chosen and second != chosen else None})
 
 
 def draw_pareto(frame: pd.DataFrame, goal: Goal, *, x: str) -> None:
@@ -43,12 +44,4 @@ def _take(picked: dict[str, Any]) -> None:
     other = second[0].get("variant") if second else None
     if first is None and other is not None:
         first = st.query_params.get("variant") or other
-    _remember({"variant": first, "second": other if other != first else None})
-
-
-def _remember(choice: dict[str, str | None]) -> None:
-    for name, variant in choice.items():
-        if variant is None:
-            st.query_params.pop(name, None)
-        else:
-            st.query_params[name] = variant
+    remember({"variant": first, "second": other if other != first else None})

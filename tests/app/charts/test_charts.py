@@ -10,7 +10,7 @@ import pytest
 
 from app.charts.curves import curve
 from app.charts.pareto import pareto_chart
-from app.charts.variants import MAX_POINTS, Goal
+from app.charts.variants import MAX_POINTS, Goal, on_front
 from app.charts.waterfall import waterfall
 
 
@@ -23,9 +23,15 @@ def variants(count: int, *, fastest: float = 0.1) -> pd.DataFrame:
         value = frame["latency_ms" if name == "latency" else name]
         frame[f"{name}_low"], frame[f"{name}_high"] = 0.98 * value, 1.02 * value
     names = [f"v{i}" for i in range(count)]
-    return frame.assign(
-        variant=names, label=names, family="Pruning", runtime="onnxruntime", baseline=frame.index == 0
+    frame = frame.assign(
+        variant=names,
+        label=names,
+        family="Pruning",
+        runtime="onnxruntime",
+        baseline=frame.index == 0,
+        last=True,
     )
+    return frame.assign(front=on_front(frame, "ratio"))
 
 
 def spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
@@ -43,6 +49,17 @@ def test_pareto_draws_goal_front_crosses_points_and_baseline(x: str) -> None:
     made = spec(pareto_chart(variants(20), Goal(2.0, 0.5), x=x, selected=["v3"]))
     assert marks(made) == "rect rule rule rule rule point line point point text".split()
     assert {parameter["name"] for parameter in made["params"]} == {"chosen", "second"}
+
+
+def test_stages_on_the_way_are_faded_and_without_crosses() -> None:
+    frame = variants(20)
+    made = spec(pareto_chart(frame.assign(last=frame.index < 15), Goal(2.0, 0.5)))
+    points = next(layer for layer in made["layer"] if "shape" in layer["encoding"])
+    faded = points["encoding"]["opacity"]
+    assert faded["condition"]["test"] == "datum.last"
+    assert faded["value"] < 0.5 < faded["condition"]["value"]
+    crosses = [layer for layer in made["layer"] if layer["mark"].get("aria") is False][0]
+    assert len(made["datasets"][crosses["data"]["name"]]) == 15
 
 
 def test_no_goal_without_a_baseline() -> None:

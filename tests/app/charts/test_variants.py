@@ -6,24 +6,72 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.charts.variants import Goal, best_within, family_of, on_front, thinned, variants_frame, within_goal
+from app.charts.variants import (
+    Goal,
+    best_within,
+    family_of,
+    on_front,
+    staircase,
+    thinned,
+    variants_frame,
+    within_goal,
+)
 
 coordinate = st.integers(1, 6).map(float)
 TARGET = '{"runtime": "onnxruntime"}'
 
 
-def frame(*points: tuple[float, float]) -> pd.DataFrame:
-    """(ratio, accuracy); the first one is the baseline."""
+def frame(*points: tuple[float, float], noise: float = 0.0) -> pd.DataFrame:
+    """(ratio, accuracy); the first one is the baseline. noise: half the width of every interval."""
     rows = pd.DataFrame(points, columns=["ratio", "accuracy"])
-    return rows.assign(baseline=rows.index == 0, variant=[f"v{i}" for i in range(len(rows))])
+    for name in ("ratio", "accuracy"):
+        rows[f"{name}_low"], rows[f"{name}_high"] = rows[name] - noise, rows[name] + noise
+    names = [f"v{i}" for i in range(len(rows))]
+    return rows.assign(baseline=rows.index == 0, variant=names, last=True)
 
 
-@given(st.lists(st.tuples(coordinate, coordinate), min_size=1, max_size=30))
+points_of = st.lists(st.tuples(coordinate, coordinate), min_size=1, max_size=30)
+
+
+@given(points_of)
 def test_front_is_what_nothing_dominates(points: list[tuple[float, float]]) -> None:
     def dominated(x: float, y: float) -> bool:
         return any(a <= x and b >= y and (a, b) != (x, y) for a, b in points)
 
     assert on_front(frame(*points), "ratio").tolist() == [not dominated(x, y) for x, y in points]
+
+
+@given(points_of, st.sampled_from([0.3, 1.0, 1.5, 2.4]))
+def test_nothing_dominates_by_less_than_its_interval(points: list[tuple[float, float]], noise: float) -> None:
+    def dominated(x: float, y: float) -> bool:
+        return any(b >= y and a - noise <= x and (b - noise > y or a + noise < x) for a, b in points)
+
+    front = on_front(frame(*points, noise=noise), "ratio").tolist()
+    assert front == [not dominated(x, y) for x, y in points]
+    assert any(front)
+
+
+def test_a_thousandth_faster_is_no_reason_to_be_on_the_front() -> None:
+    collapsed, tuned = (0.226, 0.138), (0.227, 0.938)
+    points = frame((1.0, 0.964), collapsed, tuned, noise=0.002)
+    assert on_front(points, "ratio").tolist() == [True, False, True]
+
+
+def test_stages_on_the_way_are_neither_on_the_front_nor_best() -> None:
+    points = frame((1.0, 0.95), (0.5, 0.949), (0.6, 0.945)).assign(last=[True, False, True])
+    assert on_front(points, "ratio").tolist() == [True, False, True]
+    best = best_within(points, Goal(1.0, 0.6))
+    assert best is not None
+    assert best["variant"] == "v2"
+
+
+@given(points_of, st.sampled_from([0.0, 1.0]))
+def test_the_line_rises_through_points_of_the_front(points: list[tuple[float, float]], noise: float) -> None:
+    rows = frame(*points, noise=noise)
+    line = staircase(rows[on_front(rows, "ratio")], "ratio")
+    assert line["ratio"].is_monotonic_increasing
+    assert (np.diff(line["accuracy"]) > 0).all()
+    assert line["accuracy"].max() == rows["accuracy"].max()
 
 
 def test_goal_holds_at_its_edges() -> None:
@@ -42,6 +90,13 @@ def test_best_is_the_fastest_that_meets_the_goal() -> None:
     assert best is not None
     assert best["variant"] == "v2"
     assert best_within(points, Goal(0.0, 0.1)) is None
+
+
+def test_of_equally_fast_ones_the_most_accurate_is_best() -> None:
+    points = frame((1.0, 0.95), (0.500, 0.941), (0.501, 0.949), (0.52, 0.95), noise=0.002)
+    best = best_within(points, Goal(1.0, 0.6))
+    assert best is not None
+    assert best["variant"] == "v2"
 
 
 def test_thinning_keeps_the_front_and_the_limit() -> None:
@@ -73,3 +128,4 @@ def test_uploaded_model_is_one_row_however_many_runs_measured_it() -> None:
     ]
     made = variants_frame(rows, [("b", 1, "structured_pruning"), ("b", 2, "fine_tuning")], {})
     assert made["label"].tolist() == ["Baseline", "b · stage 1", "b"]
+    assert made["last"].tolist() == [True, False, True]

@@ -5,7 +5,7 @@ import json
 from streamlit.testing.v1 import AppTest
 
 from app import session
-from db import variants
+from db import runs, variants
 from tests.app.views.conftest import Open
 from tests.support.experiments import LAPTOP
 
@@ -24,11 +24,44 @@ def test_empty_project_says_what_to_do(visit: Open) -> None:
     assert "No measured variant yet" in texts(visit("tradeoffs"))
 
 
-def test_best_within_goal_is_one_sentence(visit: Open, experiment: str) -> None:  # noqa: ARG001
+def test_best_within_goal_is_one_sentence(visit: Open, experiment: str) -> None:
     page = visit("tradeoffs")
     assert "**Best within goal:** Pruned by 50 % is 1.9x faster for 0.7 points." in texts(page)
-    page.slider(key="drop").set_value(0.2).run()
+    page.slider(key=f"drop-{experiment}").set_value(0.2).run()
     assert "no variant meets it yet" in texts(page)
+
+
+def goal(experiment: str) -> dict[str, float]:
+    with session.reading() as opened:
+        return dict(next(e for e in runs.experiments(opened) if e.id == experiment).goal)
+
+
+def test_a_moved_goal_is_kept_with_the_experiment_and_in_the_url(visit: Open, experiment: str) -> None:
+    page = visit("tradeoffs")
+    assert goal(experiment) == {"max_drop_points": 1.0, "max_latency_ratio": 0.6}
+    page.slider(key=f"ratio-{experiment}").set_value(0.35).run()
+    assert goal(experiment) == {"max_drop_points": 1.0, "max_latency_ratio": 0.35}
+    assert page.query_params["ratio"] == "0.35"
+    assert visit("tradeoffs").slider(key=f"ratio-{experiment}").value == 0.35
+
+
+def test_a_link_with_another_goal_changes_nothing_that_is_kept(visit: Open, experiment: str) -> None:
+    page = visit("tradeoffs", drop="5", ratio="nonsense")
+    assert page.slider(key=f"drop-{experiment}").value == 5
+    assert page.slider(key=f"ratio-{experiment}").value == 0.6
+    assert goal(experiment) == {"max_drop_points": 1.0, "max_latency_ratio": 0.6}
+
+
+def test_only_what_runs_came_to_is_a_point_until_every_stage_is_asked_for(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+) -> None:
+    page = visit("tradeoffs")
+    assert len(page.dataframe[0].value) == 4
+    page.toggle(key="stages").set_value(True).run()
+    table = page.dataframe[0].value.set_index("label")
+    assert len(table) == 7
+    assert not table.loc["Pruned by 50 % · stage 1", ["front", "feasible"]].any()
 
 
 def test_goal_in_the_url_is_the_goal(visit: Open, experiment: str) -> None:  # noqa: ARG001
