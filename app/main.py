@@ -4,6 +4,7 @@ Start it with `python -m app.main` (PAREDOWN_HOST, PAREDOWN_PORT), or hand `app.
 ASGI server. The pages themselves are in `app/pages.py`, which Streamlit runs at every visit and click.
 """
 
+import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,13 +21,20 @@ from app.api.routes import api
 from app.session import settings
 from db.session import migrate
 
+HEAVY = ("altair", "pandas", "workers.recipe")
+
 
 @asynccontextmanager
 async def prepare(_: Any) -> AsyncIterator[dict[str, Any]]:
-    """The tables are there before the first request; uploads that nobody came back to are gone."""
+    """The tables are there before the first request; uploads that nobody came back to are gone.
+
+    What takes seconds to import (torch, by the methods) is not left to the first visitor.
+    """
     settings().data.mkdir(parents=True, exist_ok=True)
     migrate(settings().database)
     incoming.remove_abandoned(settings().uploads)
+    for module in HEAVY:
+        importlib.import_module(module)
     yield {}
 
 

@@ -35,12 +35,13 @@ def pareto_chart(
     front, ringed = frame["front"], frame["variant"].isin(selected)
     points = thinned(frame, front | ringed | frame["baseline"])
     base = alt.Chart(_columns(points)).encode(x=_x(frame, x, goal), y=_y(frame, goal))
-    crossed = frame["last"] if len(frame) <= MAX_CROSSES else front
+    line = staircase(frame[front], x)
+    crossed = frame["last"] if len(frame) <= MAX_CROSSES else frame.index.isin(line.index)
     layers = [
         *_goal_layers(frame, goal, x),
         *_crosses(frame[crossed | ringed], x),
         _points(base, frame),
-        _front_line(staircase(frame[front], x), x),
+        _front_line(line, x),
         _rings(frame[ringed], x),
         *_baseline(frame[frame["baseline"]], x),
     ]

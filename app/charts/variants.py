@@ -12,7 +12,7 @@ import pandas as pd
 Floats = npt.NDArray[np.float64]
 
 MAX_POINTS = 9_000
-#: Thin crosses are drawn for every point up to here, then for the front alone.
+#: Thin crosses are drawn for every point up to here, then for the line of the front alone.
 MAX_CROSSES = 300
 #: Steps that only win back accuracy do not name a family of their own.
 RECOVERY = "fine_tuning"

@@ -58,7 +58,7 @@ def test_stages_on_the_way_are_faded_and_without_crosses() -> None:
     faded = points["encoding"]["opacity"]
     assert faded["condition"]["test"] == "datum.last"
     assert faded["value"] < 0.5 < faded["condition"]["value"]
-    crosses = [layer for layer in made["layer"] if layer["mark"].get("aria") is False][0]
+    crosses = next(layer for layer in made["layer"] if layer["mark"].get("aria") is False)
     assert len(made["datasets"][crosses["data"]["name"]]) == 15
 
 
