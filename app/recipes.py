@@ -3,24 +3,33 @@
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from workers.catalog import METHODS
 from workers.errors import ParedownError
 from workers.recipe import Recipe, parse_recipe, settings_of, step_id
 
 AMOUNTS = (0.3, 0.5, 0.7)
+PRESETS = Path(__file__).with_name("presets.yaml")
 Plain = dict[str, Any]
 
 
-def presets() -> dict[str, Plain]:
-    """Prune by 30, 50 or 70 %, then train further."""
-    return {f"Prune {amount:.0%}, fine-tune".replace("%", " %"): _preset(amount) for amount in AMOUNTS}
+@dataclass(frozen=True)
+class Preset:
+    about: str
+    recipe: Plain
 
 
-def _preset(amount: float) -> Plain:
-    steps = [{"method": "structured_pruning", "amount": amount}, {"method": "fine_tuning"}]
-    return whole({"name": f"Pruned by {amount:.0%}".replace("%", " %"), "steps": steps})
+@cache
+def presets() -> dict[str, Preset]:
+    """By name, in the order of the file. Raises RecipeRefused for one that cannot be carried out."""
+    entries = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))
+    return {entry["name"]: Preset(entry.pop("about"), whole(entry)) for entry in entries}
 
 
 def whole(recipe: Mapping[str, Any]) -> Plain:
@@ -59,13 +68,13 @@ def added(steps: Sequence[Plain], method: str) -> list[Plain] | None:
 
 
 def has_amount(recipe: Mapping[str, Any]) -> bool:
-    return any("amount" in step for step in recipe["steps"])
+    return any(step.get("amount") is not None for step in recipe["steps"])
 
 
 def with_amount(recipe: Mapping[str, Any], amount: float) -> Plain:
     """The same recipe with another amount in the first step that has one; the name tells it."""
     changed = copy.deepcopy(dict(recipe))
-    step = next(step for step in changed["steps"] if "amount" in step)
+    step = next(step for step in changed["steps"] if step.get("amount") is not None)
     step["amount"] = amount
     changed["name"] = f"{recipe['name']} · {amount:.0%}".replace("%", " %")
     return changed
@@ -79,7 +88,7 @@ def chips(recipe: Mapping[str, Any]) -> list[str]:
 def _chip(step: Mapping[str, Any]) -> str:
     method = METHODS.get(step["method"])
     title = step["method"] if method is None else method.title
-    if "amount" in step:
+    if step.get("amount") is not None:
         return f"{title} {step['amount']:.0%}".replace("%", " %")
     return title
 

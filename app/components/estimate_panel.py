@@ -1,6 +1,7 @@
 """What to expect of a recipe: rough numbers from the amounts, and what is known before hours of work."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import streamlit as st
@@ -9,6 +10,14 @@ from app import numbers
 from app.queueing import queue_for
 from app.recipes import Plain
 
+#: Methods whose `amount` is the share of the multiply-accumulates that goes; parameters go about alike.
+CUTTING = ("structured_pruning",)
+ROWS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
+    ("MACs", "macs", numbers.count),
+    ("Parameters", "parameters", numbers.count),
+    ("Size", "size", numbers.size),
+)
+
 
 def estimate_panel(
     recipe: Plain, baseline: Mapping[str, float | None], *, trainable: bool, online: set[str]
@@ -16,32 +25,24 @@ def estimate_panel(
     """baseline: `macs`, `parameters` and `size`, as far as they are known."""
     with st.container(border=True):
         st.markdown("**What to expect**")
-        kept = kept_share(recipe)
-        for title, name, show in (
-            ("MACs", "macs", numbers.count), ("Parameters", "parameters", numbers.count),
-            ("Size", "size", numbers.size),
-        ):  # fmt: skip
-            before = baseline.get(name)
-            told = (
-                "known after the baseline's run"
-                if before is None
-                else f"{show(before)} → {show(before * kept)}"
-            )
-            st.markdown(f"{title} &nbsp; :gray[*{told}*]")
-        if any(before is not None for before in baseline.values()):
-            st.caption(
-                "*Estimates from the amounts alone. Latency and accuracy are measured, not estimated.*"
-            )
+        rows = [_estimate(title, baseline.get(name), show, kept_share(recipe)) for title, name, show in ROWS]
+        st.markdown("\n".join(("| | Now | After |", "|:--|--:|--:|", *rows)))
+        st.caption("Estimates in grey, from the amounts alone. Latency and accuracy are measured.")
         for sentence in preflight(recipe, trainable=trainable, online=online):
             st.markdown(f":material/info: {sentence}")
 
 
+def _estimate(title: str, before: float | None, show: Callable[[float | None], str], kept: float) -> str:
+    """A row: what is known in black, what is guessed in grey italics."""
+    if before is None:
+        return f"| {title} | – | :gray[*after the baseline's run*] |"
+    return f"| {title} | {show(before)} | :gray[*≈{numbers.NARROW}{show(before * kept)}*] |"
+
+
 def kept_share(recipe: Mapping[str, Any]) -> float:
-    """Share of the multiply-accumulates that every step with an amount leaves."""
-    kept = 1.0
-    for step in recipe["steps"]:
-        kept *= 1 - step.get("amount", 0.0)
-    return kept
+    """Share of the multiply-accumulates that the steps leave which say how much they cut."""
+    cut = [step.get("amount") or 0.0 for step in recipe["steps"] if step["method"] in CUTTING]
+    return math.prod(1 - amount for amount in cut)
 
 
 def preflight(recipe: Plain, *, trainable: bool, online: set[str]) -> list[str]:
@@ -63,4 +64,4 @@ def preflight(recipe: Plain, *, trainable: bool, online: set[str]) -> list[str]:
 
 
 def has_pruning(recipe: Mapping[str, Any]) -> bool:
-    return any(step["method"] == "structured_pruning" for step in recipe["steps"])
+    return any(step["method"] in CUTTING for step in recipe["steps"])

@@ -3,34 +3,57 @@
 import json
 
 import streamlit as st
+import yaml
 
 from app.components.error_box import error_box
+from app.components.linked import remember
 from app.components.method_form import method_form
 from app.recipes import Plain, added, moved, presets, whole
 from workers.catalog import METHODS
 from workers.errors import ParedownError
-from workers.recipe import Recipe, parse_recipe, write_recipe
+from workers.recipe import parse_recipe
 
 
 def recipe_chain() -> Plain:
     """Draw the recipe of the URL, let it be edited, and return it as it is now."""
     recipe = _from_url()
-    names = list(presets())
-    picked = st.pills("Presets", names, key=f"preset-{_round()}")
+    found = presets()
+    picked = st.pills(
+        "Presets", list(found), key=f"preset-{_round()}",
+        help="\n\n".join(f"**{name}** {preset.about}" for name, preset in found.items()),
+    )  # fmt: skip
     if picked:
-        _replace(presets()[picked])
+        _replace(found[picked].recipe)
     side = st.segmented_control("Edit as", ["Form", "YAML"], default="Form", required=True, key="side")
     recipe = _form(recipe) if side == "Form" else _yaml(recipe)
-    st.query_params["recipe"] = json.dumps(recipe, separators=(",", ":"))
+    _write(recipe)
     return recipe
 
 
 def _from_url() -> Plain:
-    """The first preset where the URL has none, or one that cannot be read."""
+    """The first preset where the URL has none; also, and it is said, where it cannot be read."""
+    first = next(iter(presets().values())).recipe
+    text = st.query_params.get("recipe")
+    if text is None:
+        return first
+    if text == st.session_state.get("recipe_written"):  # by this form, perhaps half-way through a change
+        return dict(json.loads(text))
     try:
-        return whole(json.loads(st.query_params["recipe"]))
-    except (KeyError, ValueError, TypeError, ParedownError):
-        return next(iter(presets().values()))
+        return whole(json.loads(text))
+    except ParedownError as error:
+        why = f"{error.where}: {error.what}"
+    except (ValueError, TypeError, KeyError):
+        why = "it was cut short."
+    st.warning(
+        f"The recipe in this link cannot be used; {why} The preset {first['name']} stands here instead."
+    )
+    return first
+
+
+def _write(recipe: Plain) -> None:
+    text = json.dumps(recipe, separators=(",", ":"))
+    st.session_state["recipe_written"] = text
+    remember({"recipe": text})
 
 
 def _round() -> int:
@@ -40,7 +63,7 @@ def _round() -> int:
 
 def _replace(recipe: Plain) -> None:
     st.session_state["recipe_round"] = _round() + 1
-    st.query_params["recipe"] = json.dumps(recipe, separators=(",", ":"))
+    _write(recipe)
     st.rerun()
 
 
@@ -88,17 +111,15 @@ def _add(name: str, steps: list[Plain]) -> None:
 
 
 def _yaml(recipe: Plain) -> Plain:
-    text = st.text_area(
-        "Recipe", write_recipe(Recipe.model_validate(recipe)), height=380, key=f"yaml-{_round()}",
-        label_visibility="collapsed",
-    )  # fmt: skip
+    written = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    text = st.text_area("Recipe", written, height=380, key=f"yaml-{_round()}", label_visibility="collapsed")
     try:
         read = parse_recipe(text, "recipe.yaml")
     except ParedownError as error:
         error_box({"where": error.where, "what": error.what, "fix": error.fix})
         st.caption("The recipe stays as it was until this can be read.")
         return recipe
-    written = whole(read.model_dump(mode="json"))
-    if written != recipe:
-        _replace(written)
+    changed = whole(read.model_dump(mode="json"))
+    if changed != recipe:
+        _replace(changed)
     return recipe

@@ -7,6 +7,7 @@ import streamlit as st
 import app.session
 from app.components.error_box import error_box
 from app.components.estimate_panel import estimate_panel
+from app.components.linked import linked_choice
 from app.components.recipe_chain import recipe_chain
 from app.queueing import online_queues, queue_runs
 from app.recipes import AMOUNTS, Plain, has_amount, refusal, with_amount
@@ -23,7 +24,7 @@ def main() -> None:
         pair = {(e.model_id, e.dataset_id): e.id for e in runs.experiments(session)}
     if not models or not data:
         return _empty(bool(models), bool(data))
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns([3, 2], gap="medium")
     with left:
         model, dataset = _choose(models, data)
         recipe = recipe_chain()
@@ -33,8 +34,9 @@ def main() -> None:
         facts = model.facts or {}
         known = {name: measured.get(name, facts.get(name)) for name in ("macs", "parameters", "size")}
         trainable = (model.file_name or "").endswith(".pt2")
-        estimate_panel(recipe, known, trainable=trainable, online=online)
-        _queue(model, dataset, recipe, can_run=trainable or not recipe["steps"])
+        with st.container(key="expect"):  # stays in sight, see look.css
+            estimate_panel(recipe, known, trainable=trainable, online=online)
+            _queue(model, dataset, recipe, can_run=trainable or not recipe["steps"])
     return None
 
 
@@ -52,32 +54,20 @@ def _empty(has_model: bool, has_data: bool) -> None:
 def _choose(models: Sequence[Model], data: Sequence[Dataset]) -> tuple[Model, Dataset]:
     """The pair of the URL, else the newest ones."""
     left, right = st.columns(2)
-    model = left.selectbox("Model", models, index=_place(models, "model"), format_func=lambda m: m.name)
-    dataset = right.selectbox("Dataset", data, index=_place(data, "dataset"), format_func=lambda d: d.name)
-    st.query_params["model"], st.query_params["dataset"] = model.id, dataset.id
-    return model, dataset
-
-
-def _place(rows: Sequence[Model] | Sequence[Dataset], name: str) -> int:
-    ids = [row.id for row in rows]
-    wanted = st.query_params.get(name)
-    return ids.index(wanted) if wanted in ids else 0
+    model = linked_choice(left, "Model", {m.id: m.name for m in models}, key="model")
+    dataset = linked_choice(right, "Dataset", {d.id: d.name for d in data}, key="dataset")
+    return next(m for m in models if m.id == model), next(d for d in data if d.id == dataset)
 
 
 def _queue(model: Model, dataset: Dataset, recipe: Plain, *, can_run: bool) -> None:
     refused = refusal(recipe)
     if refused:
         error_box(refused)
-    blocked = bool(refused) or not can_run
-    wanted = None
+    blocked, wanted = bool(refused) or not can_run, None
     if st.button("Queue run", type="primary", width="stretch", disabled=blocked):
         wanted = [recipe]
-    if has_amount(recipe) and st.button(
-        "Queue with 3 amounts",
-        width="stretch",
-        disabled=blocked,
-        help="30, 50 and 70 %: a curve, not a point.",
-    ):
+    told = "30, 50 and 70 %: a curve, not a point."
+    if has_amount(recipe) and st.button("Queue with 3 amounts", width="stretch", disabled=blocked, help=told):
         wanted = [with_amount(recipe, amount) for amount in AMOUNTS]
     if wanted:
         queued = queue_runs(model.id, dataset.id, wanted)

@@ -85,6 +85,21 @@ def test_yaml_is_the_same_recipe(visit: Open, experiment: str) -> None:  # noqa:
     assert recipe(page)["steps"][0]["amount"] == 0.45
 
 
+def test_preset_fills_the_form(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("new_run")
+    page.pills(key="preset-0").set_value("Smallest").run()
+    assert page.number_input(key="step-1-0-amount").value == 0.7
+    assert page.number_input(key="step-1-1-epochs").value == 10
+    assert recipe(page)["name"] == "Smallest"
+
+
+def test_a_link_that_was_cut_short_is_told(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("new_run", recipe='{"name":"Mine","ste')
+    assert "cut short" in page.warning[0].value
+    unknown = {"name": "Mine", "steps": [{"method": "magic"}]}
+    assert "magic" in visit("new_run", recipe=json.dumps(unknown)).warning[0].value
+
+
 def test_page_says_that_the_cpu_takes_it(visit: Open, experiment: str) -> None:  # noqa: ARG001
     page = visit("new_run")
     assert any("No GPU worker is online: the CPU takes it" in element.value for element in page.markdown)
