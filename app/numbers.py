@@ -18,9 +18,11 @@ def points(difference: float) -> str:
 
 
 def faster(ratio: float | None) -> str:
-    """A latency relative to the baseline's: 2.3x faster."""
+    """A latency relative to another one: 2.3x faster."""
     if ratio is None or ratio <= 0:
         return "–"
+    if round(max(ratio, 1 / ratio), 1) == 1:
+        return "as fast"
     return f"{1 / ratio:.1f}x faster" if ratio <= 1 else f"{ratio:.1f}x slower"
 
 
@@ -31,7 +33,9 @@ def milliseconds(value: float | None, low: float | None = None, high: float | No
     digits = 1 if value >= 10 else 2 if value >= 1 else 3
     if low is None or high is None:
         return f"{value:.{digits}f}{NARROW}ms"
-    return f"{value:.{digits}f}{NARROW}ms{NARROW}±{NARROW}{max(value - low, high - value):.{digits}f}"
+    spread, least = max(value - low, high - value), 10**-digits
+    told = f"{spread:.{digits}f}" if spread >= least / 2 or spread == 0 else f"<{least:.{digits}f}"
+    return f"{value:.{digits}f}{NARROW}ms{NARROW}±{NARROW}{told}"
 
 
 def size(value: float | None) -> str:

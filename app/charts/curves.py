@@ -5,8 +5,8 @@ import pandas as pd
 
 from app.charts.theme import colours, themed
 
-HEIGHT = 200
-AXES = {"loss": ("Training loss", "~g"), "accuracy": ("Accuracy (validation)", ".1%")}
+HEIGHT = 230
+AXES = {"loss": ("Training loss", "~g"), "accuracy": ("Accuracy (validation)", ".0%")}
 
 
 def curve(points: pd.DataFrame, name: str) -> alt.Chart:

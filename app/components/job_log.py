@@ -9,14 +9,23 @@ import app.session
 from db.models import Job
 
 LINES = 60
+#: How often the log of a running job is read again.
+SECONDS = 2.0
 
 
 def job_log(job: Job) -> None:
-    """Nothing where no log is: the worker may keep it on another machine."""
-    lines = tail(app.session.settings().logs / f"job-{job.id}.log")
-    if lines:
-        with st.expander("Log and traceback" if job.state == "failed" else "Log", icon=":material/terminal:"):
-            st.code(lines, language=None, wrap_lines=True, height=320)
+    """Nothing where no log is: the worker may keep it on another machine. Follows a job that runs."""
+    path = app.session.settings().job_log(job.id)
+    if not path.exists() and job.state != "running":
+        return
+    label = "Log and traceback" if job.state == "failed" else "Log"
+    with st.expander(label, icon=":material/terminal:", key=f"log-{job.id}"):
+        following = st.fragment(_lines, run_every=SECONDS) if job.state == "running" else _lines
+        following(path)
+
+
+def _lines(path: Path) -> None:
+    st.code(tail(path) or "Nothing yet.", language=None, wrap_lines=True, height=320)
 
 
 def tail(path: Path, lines: int = LINES) -> str:

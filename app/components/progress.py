@@ -16,7 +16,8 @@ export default function ({ data, parentElement }) {
   const draw = ({ share, text }) => {
     parentElement.querySelector(".text").textContent = text;
     const bar = parentElement.querySelector(".bar");
-    bar.firstElementChild.style.width = `${100 * share}%`;
+    const own = Math.min(1, Math.max(0, (share - data.from) / (data.to - data.from)));
+    bar.firstElementChild.style.width = `${100 * own}%`;
   };
   const hear = (event) => {
     const job = event.detail.jobs?.[data.subject];
@@ -30,10 +31,13 @@ export default function ({ data, parentElement }) {
 _progress = st.components.v2.component("paredown_progress", html=_HTML, css=_CSS, js=_JS)
 
 
-def job_progress(job: Job, *, key: str) -> None:
-    """The page must also call `live` on a path whose JSON tells this job."""
-    data = {"subject": job.subject_id, "share": job.share, "text": sentence(job.state, job.text)}
-    _progress(key=key, data=data)
+def job_progress(job: Job, *, key: str, within: tuple[float, float] = (0.0, 1.0)) -> None:
+    """The page must also call `live` on a path whose JSON tells this job.
+
+    within: the part of the job that the bar is about, e.g. (1/3, 2/3) for the second of three stages.
+    """
+    told = {"subject": job.subject_id, "share": job.share, "text": sentence(job.state, job.text)}
+    _progress(key=key, data={**told, "from": within[0], "to": within[1]})
 
 
 def sentence(state: str, text: str) -> str:

@@ -1,24 +1,35 @@
 """The charts of a run: curves while it trains, and what each stage did to the three numbers."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import streamlit as st
 
 from app.charts.curves import AXES, curve
 from app.charts.waterfall import waterfall
-from db.models import Point, Stage
+from app.components.linked import linked_choice
+from app.numbers import NARROW, faster, milliseconds, points, share, target_name
+from app.numbers import size as in_bytes
+from db.models import Measurement, Point, Stage
 
-#: Name, split, title, factor, format, direction.
+#: Name, title, factor, format, direction.
 NUMBERS = (
-    ("accuracy", "validation", "Accuracy (validation)", 1, ".1%", "higher"),
-    ("latency_p50", "validation", "Latency p50 (ms)", 1, ".2f", "lower"),
-    ("size", None, "Size (MiB)", 2**-20, ".2f", "lower"),
+    ("accuracy", "Accuracy (validation)", 1, ".1%", "higher"),
+    ("latency_p50", "Latency p50 (ms)", 1, ".3~r", "lower"),
+    ("size", "Size (MiB)", 2**-20, ".2f", "lower"),
+)
+CHART_PX = 305
+#: How the change of each of them is told.
+HOW: tuple[Callable[[float, float], str], ...] = (
+    lambda before, now: points(now - before),
+    lambda before, now: faster(now / before),
+    lambda before, now: f"{100 * (now / before - 1):+.0f}{NARROW}%".replace("-", "−").replace("+0", "0"),
 )
 
 
-def draw_curves(points: Sequence[Point], titles: Sequence[str]) -> None:
-    frame = pd.DataFrame([{**p.values, "epoch": p.epoch, "stage": _title(titles, p.stage)} for p in points])
+def draw_curves(epochs: Sequence[Point], titles: Sequence[str]) -> None:
+    frame = pd.DataFrame([{**p.values, "epoch": p.epoch, "stage": _title(titles, p.stage)} for p in epochs])
     names = [name for name in AXES if name in frame]
     if not names:
         with st.container(border=True, height=220, vertical_alignment="center"):
@@ -36,20 +47,77 @@ def draw_waterfalls(stages: Sequence[Stage], titles: Sequence[str]) -> None:
     if len(stages) < 2:
         return
     st.subheader("What each stage did")
-    for column, (name, split, title, factor, form, better) in zip(st.columns(3), NUMBERS, strict=True):
+    target = _chosen_target(stages)
+    row = st.container(horizontal=True)  # breaks where the window is narrow
+    for name, title, factor, form, better in NUMBERS:
         frame = pd.DataFrame(
             [
-                {"stage": titles[stage.index], "value": value * factor}
+                {
+                    "stage": f"{titles[stage.index]}|{_duration(stage)}".rstrip("|"),
+                    "value": measured.value * factor,
+                }
                 for stage in stages
-                if (value := _value(stage, name, split)) is not None
+                if (measured := _measured(stage, name, target)) and measured.value is not None
             ]
         )
         if len(frame) > 1:
             chart = waterfall(frame, title=title, form=form, better=better)
-            column.altair_chart(chart, alt=f"{title} after each stage")
+            row.altair_chart(chart, width=CHART_PX, alt=f"{title} after each stage")
+    st.table(changes(stages, titles, target), border="horizontal")
 
 
-def _value(stage: Stage, name: str, split: str | None) -> float | None:
-    """Of the first target that was measured."""
+def _chosen_target(stages: Sequence[Stage]) -> str | None:
+    """As JSON; None before latencies are taken. Two targets are never drawn as one."""
+    found = dict.fromkeys(
+        json.dumps(m.target) for s in stages for v in s.variants for m in v.measurements if m.target
+    )
+    names = {target: target_name(target) for target in found}
+    if len(names) > 1:
+        return linked_choice(st.container(), "Target", names, key="target")
+    for name in names.values():
+        st.caption(f"Latency on {name}")
+    return next(iter(names), None)
+
+
+def changes(stages: Sequence[Stage], titles: Sequence[str], target: str | None) -> pd.DataFrame:
+    """What every stage took, and what it gave or cost against the one before; one row each."""
+    rows: list[list[str]] = []
+    before: list[float | None] = [None] * len(NUMBERS)
+    for stage in stages:
+        accuracy, latency, size = (_measured(stage, name, target) for name, *_ in NUMBERS)
+        now = [None if m is None else m.value for m in (accuracy, latency, size)]
+        told = [share(now[0]), milliseconds(now[1], *_interval(latency)), in_bytes(now[2])]
+        changed = [_change(*three) for three in zip(HOW, before, now, strict=True)]
+        cells = [f"{text} {change}".strip() for text, change in zip(told, changed, strict=True)]
+        rows.append([titles[stage.index], _duration(stage) or "–", *cells])
+        before = now
+    names = ["Stage", "Took", "Accuracy (validation)", "Latency p50", "Size"]
+    return pd.DataFrame(rows, columns=names).set_index("Stage")
+
+
+def _change(how: Callable[[float, float], str], before: float | None, now: float | None) -> str:
+    return f"({how(before, now)})" if before and now is not None else ""
+
+
+def _interval(measured: Measurement | None) -> tuple[float | None, float | None]:
+    return (None, None) if measured is None else (measured.low, measured.high)
+
+
+def _duration(stage: Stage) -> str:
+    """Of the step itself, when it was really carried out; the baseline has none."""
+    return f"{stage.seconds:.1f}{NARROW}s" if stage.index else ""
+
+
+def _measured(stage: Stage, name: str, target: str | None) -> Measurement | None:
+    """Latencies of this target alone; accuracy on the split that choices are made by."""
     found = (m for variant in stage.variants for m in variant.measurements)
-    return next((m.value for m in found if m.name == name and m.split == split), None)
+    return next(
+        (
+            m
+            for m in found
+            if m.name == name
+            and m.split in (None, "validation")
+            and (not m.target or json.dumps(m.target) == target)
+        ),
+        None,
+    )

@@ -46,9 +46,9 @@ def run_details(run_id: str) -> None:
         _timeline(run, job)
     with right:
         draw_curves(points, titles(run))
-    draw_waterfalls(run.stages, titles(run))
     if job is not None:
         job_log(job)
+    draw_waterfalls(run.stages, titles(run))
 
 
 def titles(run: Run) -> list[str]:
@@ -115,7 +115,8 @@ def _timeline(run: Run, job: Job | None) -> None:
             if stage:
                 _outcome(stage)
             elif now and job and job.state == "running":
-                job_progress(job, key=f"progress-{index}")
+                part = (index / len(names), (index + 1) / len(names))
+                job_progress(job, key=f"progress-{index}", within=part)
 
 
 def _standing(job: Job) -> str:

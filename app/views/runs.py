@@ -46,19 +46,20 @@ def main() -> None:
     rows = [_row(run, latest.get(run.id), measured.get(run.id, {}), person) for run in found]
     st.dataframe(
         pd.DataFrame(rows), column_config=COLUMNS, hide_index=True, key="runs-table", placeholder="–",
-        on_select=lambda: _open(ids), selection_mode="single-row",
+        on_select=lambda: _open(ids), selection_mode=["single-row", "single-cell"],
         height="content" if len(rows) < 15 else 560,
     )  # fmt: skip
     st.caption(
-        f"Tick a run to open it.{f' The newest {SHOWN} of {total} are shown.' if total > SHOWN else ''}"
+        f"Click a run to open it.{f' The newest {SHOWN} of {total} are shown.' if total > SHOWN else ''}"
     )
     return None
 
 
 def _open(ids: list[str]) -> None:
-    picked = st.session_state["runs-table"]["selection"]["rows"]
-    if picked:
-        st.query_params["run"] = ids[picked[0]]
+    picked = st.session_state["runs-table"]["selection"]
+    rows = [*picked["rows"], *(row for row, _ in picked["cells"])]
+    if rows:
+        st.query_params["run"] = ids[rows[0]]
 
 
 def _row(run: Run, job: Job | None, measured: dict[str, float | None], person: str) -> dict[str, object]:
@@ -67,19 +68,12 @@ def _row(run: Run, job: Job | None, measured: dict[str, float | None], person: s
         "name": run.name,
         "state": "–" if job is None else job.state,
         "recipe": chips(run.recipe) or ["No steps"],
-        "progress": 0.0 if job is None else _progress(run, job),
+        "progress": 0.0 if job is None else 100 * job.share,
         "accuracy": None if accuracy is None else 100 * accuracy,
         "ratio": measured.get("latency_ratio"),
         "age": numbers.age(run.created_at),
         "who": person,
     }
-
-
-def _progress(run: Run, job: Job) -> float:
-    """In percent, over all stages; the job tells the share of the stage it is at."""
-    if job.state == "done":
-        return 100.0
-    return min(100.0, 100 * (job.stage + job.share) / (len(run.recipe.get("steps", [])) + 1))
 
 
 main()

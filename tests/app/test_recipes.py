@@ -1,5 +1,7 @@
 """Presets are recipes that can be carried out; amounts and chips tell what a recipe does."""
 
+from typing import Any
+
 from app.recipes import PRESETS, chips, presets, refusal, with_amount
 
 
@@ -19,7 +21,7 @@ def test_a_preset_leaves_settings_at_their_defaults() -> None:
 
 
 def test_another_amount_changes_the_first_step_that_has_one_and_the_name() -> None:
-    steps = [{"method": "a", "amount": None}, {"method": "b", "amount": 0.1}]
+    steps: list[dict[str, Any]] = [{"method": "a", "amount": None}, {"method": "b", "amount": 0.1}]
     changed = with_amount({"name": "R", "steps": steps}, 0.7)
     assert [step["amount"] for step in changed["steps"]] == [None, 0.7]
     assert changed["name"] == "R · 70 %"

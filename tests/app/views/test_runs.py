@@ -91,3 +91,45 @@ def test_targets_without_a_worker_say_how_to_start_one(visit: Open) -> None:
     page = visit("targets")
     assert "No worker is online" in page.info[0].value
     assert page.code[0].value == "paredown worker"
+
+
+def test_waterfall_tells_what_each_stage_took_and_changed_on_one_target(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+) -> None:
+    run = run_named("Pruned by 50 %")
+    page = visit("runs", run=run.id)
+    told = stages_table(page)
+    assert list(told) == ["Baseline", "Structured pruning", "Fine-tuning"]
+    assert [row["Took"] for row in told.values()] == ["–", "12.5 s", "25.0 s"]
+    assert told["Fine-tuning"]["Accuracy (validation)"].endswith("(+3.0 points)")
+    laptop = told["Structured pruning"]["Latency p50"]
+    assert laptop.startswith("1.63 ms")  # 3.12 ms * 0.52 * 1.004
+    assert laptop.endswith("(1.9x faster)")
+    page.selectbox(key="target").select_index(1).run()
+    assert stages_table(page)["Structured pruning"]["Latency p50"].startswith("4.24 ms")  # 2.6 times that
+    assert "b81d07e4" in str(page.query_params["target"])
+
+
+def stages_table(page: AppTest) -> dict[str, dict[str, str]]:
+    rows = page.table[0].value.map(lambda cell: cell.replace("\u00a0", " ")).to_dict("index")
+    return {str(stage): {str(name): cell for name, cell in row.items()} for stage, row in rows.items()}
+
+
+def test_every_stage_shows_its_own_share(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    table = visit("runs").dataframe[0].value.set_index("name")
+    assert table.loc["Pruned by 40 %", "progress"] == 42  # of the whole run, as the job tells
+
+
+def test_log_of_a_failed_run_is_its_jobs(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    run = run_named("Pruned by 90 %")
+    with session.reading() as opened:
+        job = jobs.latest(opened, [run.id])[run.id]
+    assert not visit("runs", run=run.id).expander
+    log = session.settings().job_log(job.id)
+    log.parent.mkdir()
+    log.write_text("one\nTraceback (most recent call last):\nStepFailed\n")
+    page = visit("runs", run=run.id)
+    assert page.expander[0].label == "Log and traceback"
+    assert not page.expander[0].proto.expanded
+    assert page.expander[0].code[0].value.endswith("StepFailed")
