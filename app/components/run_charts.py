@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -66,20 +67,21 @@ def draw_waterfalls(stages: Sequence[Stage], titles: Sequence[str]) -> None:
     st.table(changes(stages, titles, target), border="horizontal")
 
 
-def _chosen_target(stages: Sequence[Stage]) -> str | None:
-    """As JSON; None before latencies are taken. Two targets are never drawn as one."""
+def _chosen_target(stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """None before latencies are taken. Two targets are never drawn as one."""
     found = dict.fromkeys(
         json.dumps(m.target) for s in stages for v in s.variants for m in v.measurements if m.target
     )
     names = {target: target_name(target) for target in found}
     if len(names) > 1:
-        return linked_choice(st.container(), "Target", names, key="target")
-    for name in names.values():
+        return dict(json.loads(linked_choice(st.container(), "Target", names, key="target")))
+    for target, name in names.items():
         st.caption(f"Latency on {name}")
-    return next(iter(names), None)
+        return dict(json.loads(target))
+    return None
 
 
-def changes(stages: Sequence[Stage], titles: Sequence[str], target: str | None) -> pd.DataFrame:
+def changes(stages: Sequence[Stage], titles: Sequence[str], target: dict[str, Any] | None) -> pd.DataFrame:
     """What every stage took, and what it gave or cost against the one before; one row each."""
     rows: list[list[str]] = []
     before: list[float | None] = [None] * len(NUMBERS)
@@ -108,16 +110,14 @@ def _duration(stage: Stage) -> str:
     return f"{stage.seconds:.1f}{NARROW}s" if stage.index else ""
 
 
-def _measured(stage: Stage, name: str, target: str | None) -> Measurement | None:
+def _measured(stage: Stage, name: str, target: dict[str, Any] | None) -> Measurement | None:
     """Latencies of this target alone; accuracy on the split that choices are made by."""
     found = (m for variant in stage.variants for m in variant.measurements)
     return next(
         (
             m
             for m in found
-            if m.name == name
-            and m.split in (None, "validation")
-            and (not m.target or json.dumps(m.target) == target)
+            if m.name == name and m.split in (None, "validation") and m.target in (None, target)
         ),
         None,
     )

@@ -1,6 +1,6 @@
-"""A point in numbers: against the baseline, and against a second point."""
+"""A point in numbers, against the baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,11 +8,14 @@ import streamlit as st
 
 import app.session
 from app import numbers
+from app.charts.variants import staircase
 from app.components.export_dialog import export_dialog
 from app.components.pareto_chart import select
 from app.recipes import chips
 from db import variants
-from db.models import Measurement
+from db.models import Measurement, Run, Stage, Variant
+
+Found = tuple[Variant, Stage, Run]
 
 #: Name, title, how it is written. Accuracy comes twice: choices are made by the first.
 ROWS: tuple[tuple[str, str | None, str], ...] = (
@@ -61,35 +64,50 @@ def _cell(measurement: Measurement | None) -> str:
     return numbers.size(value) if measurement.unit == "B" else numbers.count(value)
 
 
-def variant_details(frame: pd.DataFrame, chosen: str, second: str | None, target: dict[str, Any]) -> None:
-    """frame: of the chart, with the baseline. The chosen variant, its recipe and what can be done with it."""
+def variant_details(frame: pd.DataFrame, chosen: str, target: dict[str, Any]) -> None:
+    """frame: of the chart, with the baseline. The chosen variant against it, and what can be done with it."""
     baseline = next(iter(frame.loc[frame["baseline"], "variant"]), None)
     labels = dict(zip(frame["variant"], frame["label"], strict=True))
-    wanted = list(dict.fromkeys(name for name in (baseline, chosen, second) if name))
-    with app.session.reading() as session:
-        known = {name: found for name in wanted if (found := variants.whole(session, name))}
+    known = read_variants(name for name in (baseline, chosen) if name)
     st.markdown(f"**{labels[chosen]}**")
     show_numbers([(labels[name], found[0].measurements) for name, found in known.items()], target)
-    _, stage, run = known[chosen]
+    variant_recipe(known[chosen])
+    compare_with(frame, labels, chosen, None)
+    close_button()
+
+
+def read_variants(ids: Iterable[str]) -> dict[str, Found]:
+    """By id, each once, in this order; those that are gone are left out."""
+    with app.session.reading() as session:
+        return {name: found for name in dict.fromkeys(ids) if (found := variants.whole(session, name))}
+
+
+def variant_recipe(found: Found) -> None:
+    """What was done to it, its run, and its file."""
+    variant, stage, run = found
     with st.container(horizontal=True, gap="xsmall"):
-        for chip in chips({"steps": run.recipe.get("steps", [])[: stage.index]}):
+        for chip in chips({"steps": run.recipe.get("steps", [])[: stage.index]}) or ["No steps"]:
             st.badge(chip, color="gray")
     for note in stage.notes:
         st.caption(note)
-    st.page_link(
-        "views/runs.py", label="Open the run", icon=":material/timeline:", query_params={"run": run.id}
-    )
-    if st.button("Export", icon=":material/download:"):
-        export_dialog(chosen)
-    _compare_with(frame, labels, chosen, second)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Export", icon=":material/download:", key=f"export-{variant.id}"):
+            export_dialog(variant.id)
+        st.page_link(
+            "views/runs.py", label="Open the run", icon=":material/timeline:", query_params={"run": run.id}
+        )
+
+
+def close_button() -> None:
     if st.button("Close", icon=":material/close:", type="tertiary"):
         select(None)
         st.rerun()
 
 
-def _compare_with(frame: pd.DataFrame, labels: dict[str, str], chosen: str, second: str | None) -> None:
-    """The front's points by name: comparing must not need a mouse."""
-    options = [v for v in frame.loc[frame["front"] | (frame["variant"] == second), "variant"] if v != chosen]
+def compare_with(frame: pd.DataFrame, labels: dict[str, str], chosen: str, second: str | None) -> None:
+    """The line's points by name: comparing must not need a mouse."""
+    line = staircase(frame[frame["front"]], "ratio")["variant"]
+    options = [v for v in frame.loc[frame["variant"].isin([*line, second]), "variant"] if v != chosen]
     index = options.index(second) if second in options else None
     picked = st.selectbox(
         "Compare with", options, index=index, format_func=labels.__getitem__,

@@ -8,6 +8,7 @@ import streamlit as st
 import app.session
 from app import numbers
 from app.charts.variants import Goal, best_within, on_front, variants_frame, within_goal
+from app.components.compare_panel import compare_panel
 from app.components.goal import goal_sliders
 from app.components.linked import linked_choice
 from app.components.live import live
@@ -70,22 +71,22 @@ def _draw(frame: pd.DataFrame, goal: Goal, x: str, target: str) -> None:
     shown = _shown(frame)
     chosen, second = (name if name in set(frame["variant"]) else None for name in selection())
     # Two points need the width: their panel stands below the chart.
-    left, right = st.columns([3, 2]) if chosen and not second else (st.container(), st.container())
+    left, right = st.columns([4, 3]) if chosen and not second else (st.container(), st.container())
     with left:
         draw_pareto(shown, goal, x=x)
     if chosen:
-        with right.container(border=True):
-            variant_details(frame, chosen, second, json.loads(target))
+        with right.container(border=True, key="panel"):
+            if second:
+                compare_panel(frame, chosen, second, json.loads(target))
+            else:
+                variant_details(frame, chosen, json.loads(target))
     variants_table(shown, [name for name in (chosen, second) if name], on_choose=select)
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     """What the two switches leave."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(
-            "Click a point for its numbers, another with shift to compare. "
-            "Line: Pareto front; green: goal; crosses: 95 % intervals."
-        )
+        st.caption("Click for numbers, shift-click to compare. Line: Pareto front; green: goal.")
         st.space("stretch")
         every = st.toggle(
             "Show every stage", key="stages", bind="query-params",

@@ -99,7 +99,28 @@ def test_chosen_point_of_the_url_opens_its_panel_with_the_test_figure(visit: Ope
 def test_second_point_is_compared(visit: Open, experiment: str) -> None:
     found = ids(experiment)
     page = visit("tradeoffs", variant=found["Pruned by 50 %/2"], second=found["Pruned by 30 %/2"])
-    assert list(page.table[0].value.columns) == ["Baseline", "Pruned by 50 %", "Pruned by 30 %"]
+    told = page.table[0].value.map(lambda cell: cell.replace("\u00a0", " "))
+    assert list(told.columns) == ["Baseline", "Pruned by 50 %", "Pruned by 30 %", "Difference"]
+    assert told["Difference"].to_dict() == {
+        "Accuracy (validation)": "+0.5 points",
+        "Accuracy (test)": "+0.5 points",
+        "Latency to baseline": "1.4x slower",  # 0.74 / 0.52
+        "Latency p50": "–",  # of two sessions
+        "Latency p90": "–",
+        "Latency p99": "–",
+        "Size": "+40 %",  # 0.7 / 0.5
+        "Parameters": "+40 %",
+        "MACs": "+40 %",
+    }
+    stages = [list(table.value.index) for table in page.table[1:]]
+    assert stages == [["Baseline", "Structured pruning", "Fine-tuning"]] * 2
+
+
+def test_a_stage_on_the_way_is_compared_up_to_itself(visit: Open, experiment: str) -> None:
+    found = ids(experiment)
+    page = visit("tradeoffs", variant=found["Pruned by 50 %/1"], second=found["Pruned by 50 %/2"])
+    assert [len(table.value) for table in page.table[1:]] == [2, 3]
+    assert page.table[0].value.loc["Latency to baseline", "Difference"] == "as fast"
 
 
 def test_clearing_the_choice_clears_the_url(visit: Open, experiment: str) -> None:

@@ -1,0 +1,86 @@
+"""Two points side by side: their numbers, the difference, and how each of them came about."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+import app.session
+from app.components.run_charts import changes
+from app.components.run_details import titles
+from app.components.variant_panel import (
+    ROWS,
+    Found,
+    close_button,
+    compare_with,
+    numbers_table,
+    read_variants,
+    variant_recipe,
+)
+from app.numbers import NARROW, faster, points
+from db import runs
+from db.models import Measurement
+
+Difference = Callable[[float, float], str]
+
+
+def _percent(first: float, second: float) -> str:
+    change = round(100 * (second / first - 1)) if first else 0
+    return f"{change:+d}{NARROW}%".replace("-", "−") if change else "equal"
+
+
+#: Milliseconds of two runs were taken in two sessions, so they have no entry: the ratio to the baseline of
+#: the same session is what compares.
+DIFFERENCES: dict[str, Difference] = {
+    "accuracy": lambda first, second: points(second - first),
+    "latency_ratio": lambda first, second: faster(second / first),
+    **dict.fromkeys(("size", "size_compressed", "parameters", "macs"), _percent),
+}
+
+
+def compare_panel(frame: pd.DataFrame, chosen: str, second: str, target: dict[str, Any]) -> None:
+    """frame: of the chart, with the baseline."""
+    labels = dict(zip(frame["variant"], frame["label"], strict=True))
+    baseline = next(iter(frame.loc[frame["baseline"], "variant"]), None)
+    known = read_variants(name for name in (baseline, chosen, second) if name)
+    st.markdown(f"**{labels[second]}** against **{labels[chosen]}**")
+    numbers = numbers_table([(labels[name], found[0].measurements) for name, found in known.items()], target)
+    first, other = (known[name][0].measurements for name in (chosen, second))
+    told = differences(first, other, target).reindex(numbers.index)
+    st.table(numbers.assign(Difference=told), border="horizontal")
+    for name in (chosen, second):
+        st.markdown(f"**{labels[name]}**, stage by stage")
+        _stages(known[name], target)
+        variant_recipe(known[name])
+    compare_with(frame, labels, chosen, second)
+    close_button()
+
+
+def differences(
+    first: Sequence[Measurement], second: Sequence[Measurement], target: dict[str, Any]
+) -> "pd.Series[str]":
+    """Of the second to the first, by the title of the number; a dash where the two do not compare."""
+    told = {}
+    for name, split, title in ROWS:
+        before, after = (_value(taken, name, split, target) for taken in (first, second))
+        how = DIFFERENCES.get(name)
+        told[title] = "–" if how is None or before is None or after is None else how(before, after)
+    return pd.Series(told)
+
+
+def _value(
+    taken: Sequence[Measurement], name: str, split: str | None, target: dict[str, Any]
+) -> float | None:
+    found = (m.value for m in taken if (m.name, m.split) == (name, split) and m.target in (None, target))
+    return next(found, None)
+
+
+def _stages(found: Found, target: dict[str, Any]) -> None:
+    """From the baseline to this point: what each stage took, gave and cost."""
+    _, stage, run = found
+    with app.session.reading() as session:
+        whole = runs.whole(session, run.id)
+    if whole is not None:
+        passed = [other for other in whole.stages if other.index <= stage.index]
+        st.table(changes(passed, titles(whole), target), border="horizontal")
