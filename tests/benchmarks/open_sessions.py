@@ -11,10 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 from tests.faults.plant import Plant
-from tests.support.dashboard import BROWSER
+from tests.support.browser import chromium
 
 RESULTS = Path(__file__).parent / "results" / "open_sessions.md"
 
@@ -32,14 +30,13 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         Plant(Path(folder)) as plant,
-        sync_playwright() as playwright,
+        chromium() as browser,
     ):
         plant.start()
         plant.wait_until_imported()
         job_id, run_id = plant.queue_run(epochs=1000)
         plant.wait_until_training(job_id)
         alone = cores(plant, seconds)
-        browser = playwright.chromium.launch(**BROWSER)  # type: ignore[arg-type]
         pages = [browser.new_page() for _ in range(sessions)]
         for page in pages:
             page.set_default_timeout(120_000)
@@ -47,7 +44,6 @@ def main() -> None:
             page.get_by_text("Epoch").first.wait_for()
         time.sleep(10)
         watched = cores(plant, seconds)
-        browser.close()
     table = (
         "| Sessions | CPU of the web process without | with | Goal |\n|---:|---:|---:|---:|\n"
         f"| {sessions} | {alone:.1%} of a core | {watched:.1%} of a core | 5 % |\n"
