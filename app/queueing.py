@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 import app.session
 from db import jobs, runs, workers
 from db.models import Experiment, Job
+from workers.recipe import Recipe
 
 BASELINE = {"name": "Baseline", "steps": []}
 
@@ -47,10 +48,13 @@ def online_queues(session: Session) -> set[str]:
     return {queue for worker in workers.online(session) for queue in worker.queues}
 
 
+def trains(recipe: Mapping[str, Any]) -> bool:
+    return any(step.trains for step in Recipe.model_validate(recipe).steps)
+
+
 def queue_for(recipe: Mapping[str, Any], online: set[str]) -> str:
     """A recipe that trains takes a GPU where one is online; without one the CPU does everything."""
-    trains = any("epochs" in step for step in recipe["steps"])
-    return "gpu" if trains and "gpu" in online else "cpu"
+    return "gpu" if trains(recipe) and "gpu" in online else "cpu"
 
 
 def wake(job: Job) -> None:

@@ -219,6 +219,19 @@ class Method(Frozen):
     needs_graph: ClassVar[bool] = True
 
     @property
+    def trains(self) -> bool:
+        """True where it goes through the training samples, so that a GPU pays off."""
+        return False
+
+    @property
+    def left(self) -> Mapping[str, float]:
+        """Roughly what is left of the `macs`, `parameters` and `size`, as shares; what is not named stays.
+
+        For the form, before anything is measured.
+        """
+        return {}
+
+    @property
     def depends_on_target(self) -> bool:
         """True where times taken on the target decide the result; another target is then another stage."""
         return False

@@ -7,11 +7,10 @@ from typing import Any
 import streamlit as st
 
 from app import numbers
-from app.queueing import queue_for
+from app.queueing import queue_for, trains
 from app.recipes import Plain
+from workers.recipe import Recipe
 
-#: Methods whose `amount` is the share of the multiply-accumulates that goes; parameters go about alike.
-CUTTING = ("structured_pruning",)
 ROWS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("MACs", "macs", numbers.count),
     ("Parameters", "parameters", numbers.count),
@@ -25,7 +24,9 @@ def estimate_panel(
     """baseline: `macs`, `parameters` and `size`, as far as they are known."""
     with st.container(border=True):
         st.markdown("**What to expect**")
-        rows = [_estimate(title, baseline.get(name), show, kept_share(recipe)) for title, name, show in ROWS]
+        rows = [
+            _estimate(title, baseline.get(name), show, left_of(recipe, name)) for title, name, show in ROWS
+        ]
         st.markdown("\n".join(("| | Now | After |", "|:--|--:|--:|", *rows)))
         st.caption("Estimates in grey, from the amounts alone. Latency and accuracy are measured.")
         for sentence in preflight(recipe, trainable=trainable, online=online):
@@ -39,10 +40,9 @@ def _estimate(title: str, before: float | None, show: Callable[[float | None], s
     return f"| {title} | {show(before)} | :gray[*≈{numbers.NARROW}{show(before * kept)}*] |"
 
 
-def kept_share(recipe: Mapping[str, Any]) -> float:
-    """Share of the multiply-accumulates that the steps leave which say how much they cut."""
-    cut = [step.get("amount") or 0.0 for step in recipe["steps"] if step["method"] in CUTTING]
-    return math.prod(1 - amount for amount in cut)
+def left_of(recipe: Mapping[str, Any], name: str) -> float:
+    """Share of a number that the steps leave, as far as they tell."""
+    return math.prod(step.left.get(name, 1.0) for step in Recipe.model_validate(recipe).steps)
 
 
 def preflight(recipe: Plain, *, trainable: bool, online: set[str]) -> list[str]:
@@ -52,16 +52,19 @@ def preflight(recipe: Plain, *, trainable: bool, online: set[str]) -> list[str]:
         found.append("Without steps this run measures the model as it is: the baseline.")
     if steps and not trainable:
         found.append("This model is an ONNX file; its steps need a trainable model (.pt2).")
-    if has_pruning(recipe) and "fine_tuning" not in [step["method"] for step in steps]:
+    if _ends_pruned(recipe):
         found.append("Pruning without fine-tuning after it usually costs much accuracy.")
-    if kept_share(recipe) < 0.15:
+    if left_of(recipe, "macs") < 0.15:
         found.append("So little is left that the accuracy may not come back.")
     if not online:
         found.append("No worker is online. The run waits until one is.")
-    elif any("epochs" in step for step in steps) and queue_for(recipe, online) == "cpu":
+    elif trains(recipe) and queue_for(recipe, online) == "cpu":
         found.append("No GPU worker is online: the CPU takes it. Training is slower there.")
     return found
 
 
-def has_pruning(recipe: Mapping[str, Any]) -> bool:
-    return any(step["method"] in CUTTING for step in recipe["steps"])
+def _ends_pruned(recipe: Mapping[str, Any]) -> bool:
+    """True when channels go and nothing trains with what is left."""
+    read = Recipe.model_validate(recipe).steps
+    cut = max((index for index, step in enumerate(read) if step.family == "pruning"), default=None)
+    return cut is not None and not any(step.trains for step in read[cut:])

@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -46,6 +46,10 @@ class StructuredPruning(Method):
     round_to: int = Field(
         8, ge=1, le=64, description="Widths become multiples of this; others are slow on most processors."
     )
+
+    @property
+    def left(self) -> Mapping[str, float]:
+        return dict.fromkeys(("macs", "parameters", "size"), 1 - self.amount)
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Raises StepFailed when there is no graph or nothing can be removed."""

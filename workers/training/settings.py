@@ -29,3 +29,7 @@ class TrainingSettings(Frozen):
         "auto",
         description="Random shift of the training pictures, also mirrored, or chosen by data kind.",
     )
+
+    @property
+    def trains(self) -> bool:
+        return True
