@@ -1,6 +1,7 @@
 """An error that a person can act on: where, what, what to do."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 
 import streamlit as st
@@ -25,7 +26,7 @@ def split_code(fix: str) -> tuple[str, str]:
     """(sentence, lines to copy); either may be empty."""
     sentence, separator, lines = fix.partition("\n")
     if separator:
-        return sentence.strip(), lines.strip()
+        return sentence.strip(), textwrap.dedent(lines).strip()
     found = _CODE.search(fix)
     if not found:
         return fix.strip(), ""

@@ -25,6 +25,8 @@ from workers.measures.parameters import count_weights
 from workers.work.files import open_data, placed
 from workers.work.sample import trained_sample
 
+#: What the check of a model tells, more or less; for the bar.
+STEPS = 8
 SPECIMENS = 16
 MAX_LAYERS = 2000
 
@@ -62,11 +64,15 @@ def _take_in(assignment: Assignment, file: Path, asked: dict[str, Any]) -> None:
     made = assignment.folder / "canonical"
     made.mkdir(exist_ok=True)
 
-    def told(step: str) -> None:
-        assignment.tell(step[:1].upper() + step[1:])
+    said: list[str] = []
 
+    def told(step: str) -> None:
+        said.append(step)
+        assignment.tell(f"Checking: {step}", share=min(len(said) / STEPS, 0.95))
+
+    told("starting a restricted process")
     candidate = import_model(file, made, seconds=settings.import_seconds, told=told, **asked)
-    assignment.tell("Counting its layers")
+    told("counting its layers")
     canonical = next(made.iterdir())
     facts = _facts(candidate, canonical)
     sha256 = Artifacts(settings.artifacts).add(canonical)
@@ -128,8 +134,8 @@ def _dataset(assignment: Assignment) -> None:
 
 def _samples(dataset: Dataset, artifacts: Artifacts) -> Sequence[dict[str, str]]:
     """A few pictures as PNG files of the store, at most 128 pixels wide and high."""
-    told = []
-    for index in dataset.splits["train"][:SPECIMENS]:
+    told, train = [], dataset.splits["train"]
+    for index in train[specimens(dataset.labels[train], SPECIMENS)]:
         picture = dataset.pictures[int(index)].convert("RGB")
         picture.thumbnail((128, 128), Image.Resampling.LANCZOS)
         png = io.BytesIO()
@@ -139,3 +145,16 @@ def _samples(dataset: Dataset, artifacts: Artifacts) -> Sequence[dict[str, str]]
         told.append({"sha256": artifacts.add(file), "class": dataset.classes[dataset.labels[index]]})
         file.unlink()
     return told
+
+
+def specimens(labels: np.ndarray, count: int) -> np.ndarray:
+    """Places of that many samples, the first of every class before the second of any.
+
+    labels: (N,) int64, in the order in which samples are taken.
+    """
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], labels[order])
+    round_of = np.empty(len(labels), dtype=np.int64)
+    round_of[order] = np.arange(len(labels)) - starts
+    places: np.ndarray = np.lexsort((labels, round_of))[:count]
+    return places
