@@ -28,7 +28,7 @@ def show_dataset(dataset: Dataset) -> None:
         st.altair_chart(class_counts(counts))
     with pictures:
         _samples(facts.get("samples", []))
-        _problems(facts["problems"])
+    _problems(facts["problems"])
 
 
 def _headline(facts: Mapping[str, Any]) -> str:
@@ -53,8 +53,9 @@ def _samples(samples: Sequence[Mapping[str, str]]) -> None:
 
 
 def _problems(problems: Sequence[str]) -> None:
-    st.markdown("**Found, and what was done**")
-    if not problems:
-        st.caption("Nothing: no corrupt file, no tiny class, no picture in two splits.")
-    for sentence in problems:
-        st.text(f"• {sentence}")
+    with st.container(gap="xsmall"):
+        st.markdown("**Found, and what was done**")
+        if not problems:
+            st.caption("Nothing: no corrupt file, no tiny class, no picture in two splits.")
+        for sentence in problems:
+            st.text(f"• {sentence}")

@@ -23,7 +23,8 @@ session = onnxruntime.InferenceSession("{file}")
 about = session.get_modelmeta().custom_metadata_map
 how, classes = json.loads(about["preprocessing"]), json.loads(about["classes"])
 pictures = np.load("pictures.npy")  # uint8 (N, {height}, {width}, {channels})
-inputs = (pictures / np.float32(255) - np.float32(how["mean"])) / np.float32(how["std"])
+mean, std = np.float32(how["mean"]), np.float32(how["std"])
+inputs = (pictures / np.float32(255) - mean) / std
 logits = session.run(None, {{"input": inputs.transpose(0, 3, 1, 2)}})[0]
 print(*(classes[best] for best in logits.argmax(axis=1)), sep="\\n")
 """.strip()

@@ -20,9 +20,10 @@ def main() -> None:
     with reading() as session:
         models, data = models_.all_of(session), datasets.all_of(session)
     st.title("What would it cost to be twice as fast?")
-    st.text("Bring a trained model and labelled data. Every figure is measured with the exported file.")
-    if not models and not data:
-        st.button("Try it with the sample", icon=":material/science:", on_click=queue_sample)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.text("Bring a trained model and labelled data. Every figure is measured with the exported file.")
+        if not models and not data:
+            st.button("Try it with the sample", icon=":material/science:", on_click=queue_sample)
     st.subheader("1 · Model")
     if not _standing(models):
         upload_model()

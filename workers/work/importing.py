@@ -133,13 +133,15 @@ def _dataset(assignment: Assignment) -> None:
 
 
 def _samples(dataset: Dataset, artifacts: Artifacts) -> Sequence[dict[str, str]]:
-    """A few pictures as PNG files of the store, at most 128 pixels wide and high."""
+    """A few pictures as PNG files of the store, each in the middle of a square of at most 128 pixels."""
     told, train = [], dataset.splits["train"]
     for index in train[specimens(dataset.labels[train], SPECIMENS)]:
         picture = dataset.pictures[int(index)].convert("RGB")
         picture.thumbnail((128, 128), Image.Resampling.LANCZOS)
+        square = Image.new("RGBA", (max(picture.size),) * 2)
+        square.paste(picture, ((square.width - picture.width) // 2, (square.height - picture.height) // 2))
         png = io.BytesIO()
-        picture.save(png, "PNG")
+        square.save(png, "PNG")
         file = artifacts.temporary()
         file.write_bytes(png.getvalue())
         told.append({"sha256": artifacts.add(file), "class": dataset.classes[dataset.labels[index]]})
