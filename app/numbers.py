@@ -17,6 +17,12 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f} points".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
 
 
+def change(before: float, after: float) -> str:
+    """Of a size or a count, in percent: −48 %."""
+    percent = round(100 * (after / before - 1)) if before else 0
+    return f"{percent:+d}{NARROW}%".replace("-", "−") if percent else "equal"
+
+
 def faster(ratio: float | None) -> str:
     """A latency relative to another one: 2.3x faster."""
     if ratio is None or ratio <= 0:

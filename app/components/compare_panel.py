@@ -18,16 +18,11 @@ from app.components.variant_panel import (
     read_variants,
     variant_recipe,
 )
-from app.numbers import NARROW, faster, points
+from app.numbers import change, faster, points
 from db import runs
 from db.models import Measurement
 
 Difference = Callable[[float, float], str]
-
-
-def _percent(first: float, second: float) -> str:
-    change = round(100 * (second / first - 1)) if first else 0
-    return f"{change:+d}{NARROW}%".replace("-", "−") if change else "equal"
 
 
 #: Milliseconds of two runs were taken in two sessions, so they have no entry: the ratio to the baseline of
@@ -35,7 +30,7 @@ def _percent(first: float, second: float) -> str:
 DIFFERENCES: dict[str, Difference] = {
     "accuracy": lambda first, second: points(second - first),
     "latency_ratio": lambda first, second: faster(second / first),
-    **dict.fromkeys(("size", "size_compressed", "parameters", "macs"), _percent),
+    **dict.fromkeys(("size", "size_compressed", "parameters", "macs"), change),
 }
 
 
@@ -49,6 +44,10 @@ def compare_panel(frame: pd.DataFrame, chosen: str, second: str, target: dict[st
     first, other = (known[name][0].measurements for name in (chosen, second))
     told = differences(first, other, target).reindex(numbers.index)
     st.table(numbers.assign(Difference=told), border="horizontal")
+    st.caption(
+        "Milliseconds of two runs come from two sessions; what compares is the latency relative to the "
+        "baseline of the same session."
+    )
     for name in (chosen, second):
         st.markdown(f"**{labels[name]}**, stage by stage")
         _stages(known[name], target)

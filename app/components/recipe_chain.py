@@ -24,8 +24,11 @@ def recipe_chain() -> Plain:
     )  # fmt: skip
     if picked:
         _replace(found[picked].recipe)
-    side = st.segmented_control("Edit as", ["Form", "YAML"], default="Form", required=True, key="side")
-    recipe = _form(recipe) if side == "Form" else _yaml(recipe)
+    form, text = st.tabs(["Form", "YAML"], key="side")  # both are drawn: no change is lost by changing sides
+    with form:
+        recipe = _form(recipe)
+    with text:
+        _yaml(recipe)
     _write(recipe)
     return recipe
 
@@ -110,16 +113,17 @@ def _add(name: str, steps: list[Plain]) -> None:
                 _replace({"name": name, "steps": order})
 
 
-def _yaml(recipe: Plain) -> Plain:
+def _yaml(recipe: Plain) -> None:
+    """The same as text; once what is written there can be read it is the recipe."""
     written = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
-    text = st.text_area("Recipe", written, height=380, key=f"yaml-{_round()}", label_visibility="collapsed")
+    # Another recipe is another text field: what the form changes shows at once.
+    text = st.text_area("Recipe", written, height=380, key=f"yaml-{_round()}-{hash(written)}")
+    if text == written:
+        return
     try:
         read = parse_recipe(text, "recipe.yaml")
     except ParedownError as error:
         error_box({"where": error.where, "what": error.what, "fix": error.fix})
         st.caption("The recipe stays as it was until this can be read.")
-        return recipe
-    changed = whole(read.model_dump(mode="json"))
-    if changed != recipe:
-        _replace(changed)
-    return recipe
+        return
+    _replace(whole(read.model_dump(mode="json")))

@@ -10,7 +10,7 @@ import streamlit as st
 from app.charts.curves import AXES, curve
 from app.charts.waterfall import waterfall
 from app.components.linked import linked_choice
-from app.numbers import NARROW, faster, milliseconds, points, share, target_name
+from app.numbers import NARROW, change, faster, milliseconds, points, share, target_name
 from app.numbers import size as in_bytes
 from db.models import Measurement, Point, Stage
 
@@ -25,7 +25,7 @@ CHART_PX = 305
 HOW: tuple[Callable[[float, float], str], ...] = (
     lambda before, now: points(now - before),
     lambda before, now: faster(now / before),
-    lambda before, now: f"{100 * (now / before - 1):+.0f}{NARROW}%".replace("-", "−").replace("+0", "0"),
+    change,
 )
 
 
@@ -89,15 +89,15 @@ def changes(stages: Sequence[Stage], titles: Sequence[str], target: dict[str, An
         accuracy, latency, size = (_measured(stage, name, target) for name, *_ in NUMBERS)
         now = [None if m is None else m.value for m in (accuracy, latency, size)]
         told = [share(now[0]), milliseconds(now[1], *_interval(latency)), in_bytes(now[2])]
-        changed = [_change(*three) for three in zip(HOW, before, now, strict=True)]
-        cells = [f"{text} {change}".strip() for text, change in zip(told, changed, strict=True)]
+        how = [_told(*three) for three in zip(HOW, before, now, strict=True)]
+        cells = [" ".join(pair).strip() for pair in zip(told, how, strict=True)]
         rows.append([titles[stage.index], _duration(stage) or "–", *cells])
         before = now
     names = ["Stage", "Took", "Accuracy (validation)", "Latency p50", "Size"]
     return pd.DataFrame(rows, columns=names).set_index("Stage")
 
 
-def _change(how: Callable[[float, float], str], before: float | None, now: float | None) -> str:
+def _told(how: Callable[[float, float], str], before: float | None, now: float | None) -> str:
     return f"({how(before, now)})" if before and now is not None else ""
 
 

@@ -20,6 +20,7 @@ ICONS = {
     "done": ":green[:material/check_circle:]",
     "running": ":blue[:material/sync:]",
     "failed": ":red[:material/error:]",
+    "cancelled": ":gray[:material/cancel:]",
     "waiting": ":gray[:material/radio_button_unchecked:]",
 }
 
@@ -103,31 +104,31 @@ def _link(run: Run) -> dict[str, str]:
 
 
 def _timeline(run: Run, job: Job | None) -> None:
-    """Every stage from top to bottom, with its own progress."""
+    """Every stage from top to bottom; the first that is not finished has what the job is at."""
     finished = {stage.index: stage for stage in run.stages}
     names = ["Baseline", *chips(run.recipe)]
-    at = None if job is None or job.state in ("queued", "done") else job.stage
+    at = next((index for index in range(len(names)) if index not in finished), len(names))
     for index, name in enumerate(names):
-        stage, now = finished.get(index), job is not None and index == at and index not in finished
-        state = "done" if stage else (_standing(job) if now and job else "waiting")
+        stage = finished.get(index)
+        state = "done" if stage else job.state if job and index == at else "waiting"
         with st.container(border=True, gap="xsmall"):
-            st.markdown(f"{ICONS[state]} **{name}**")
+            st.markdown(f"{ICONS.get(state, ICONS['waiting'])} **{name}**")
             if stage:
                 _outcome(stage)
-            elif now and job and job.state == "running":
+            elif job and state == "running":
                 part = (index / len(names), (index + 1) / len(names))
                 job_progress(job, key=f"progress-{index}", within=part)
-
-
-def _standing(job: Job) -> str:
-    return {"running": "running", "failed": "failed"}.get(job.state, "waiting")
+    if job and job.state == "running" and at == len(names):
+        with st.container(border=True, gap="xsmall"):
+            st.markdown(f"{ICONS['running']} **All stages side by side**")
+            job_progress(job, key="progress-together", within=((at - 1) / at, 1.0))
 
 
 def _outcome(stage: Stage) -> None:
-    how = "from cache" if stage.cached else f"{stage.seconds:.1f} s"
+    how = "from cache · " if stage.cached else f"{stage.seconds:.1f} s · " if stage.index else ""
     known = {(m.name, m.split): m.value for v in stage.variants for m in v.measurements}
     accuracy, ratio = known.get(("accuracy", "validation")), known.get(("latency_ratio", "validation"))
     speed = f" · {numbers.faster(ratio)}" if ratio is not None and stage.index else ""
-    st.caption(f"{how} · accuracy {numbers.share(accuracy)}{speed}")
+    st.caption(f"{how}accuracy {numbers.share(accuracy)}{speed}")
     for note in stage.notes:
         st.caption(note)

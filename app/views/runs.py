@@ -63,6 +63,8 @@ def _open(ids: list[str]) -> None:
 
 
 def _row(run: Run, job: Job | None, measured: dict[str, float | None], person: str) -> dict[str, object]:
+    if job is None or job.state != "done":
+        measured = {}  # of a stage on the way, which is not what the run comes to
     accuracy = measured.get("accuracy")
     return {
         "name": run.name,

@@ -27,7 +27,7 @@ def page(address: str) -> Iterator[Page]:
         yield opened
 
 
-#: Centres of what the canvas shows in the first colour of the palette: the six points.
+#: Centres of what the canvas shows in the first colour of the palette: the last stages of three runs.
 FRONT = """() => {
     const canvas = document.querySelector('.vega-embed canvas');
     const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;
@@ -50,10 +50,10 @@ def click(page: Page, place: int, *, shift: bool = False) -> None:
     """place: among the three front points, from the fastest on."""
     page.wait_for_timeout(800)  # until the chart has its place and width
     points = page.evaluate(FRONT)
-    assert len(points) == 6
+    assert len(points) == 3
     if shift:
         page.keyboard.down("Shift")
-    page.mouse.click(*points[2 * place])
+    page.mouse.click(*points[place])
     if shift:
         page.keyboard.up("Shift")
 

@@ -14,7 +14,7 @@ from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Candidate, ModelSpec, Target
 from workers.base import Measurement as Taken
-from workers.catalog import RUNTIMES
+from workers.catalog import METHODS, RUNTIMES
 from workers.errors import ParedownError
 from workers.graph.importing import open_model
 from workers.host import host_facts
@@ -74,7 +74,8 @@ class _Kept:
         self.stages: dict[int, tuple[str, tuple[Taken, ...]]] = {}
 
     def take(self, event: Event) -> None:
-        name, progress = event.method or "baseline", event.progress
+        progress = event.progress
+        name = "Baseline" if event.method is None else METHODS[event.method].title
         share = (event.stage + progress.share) / self.count
         self.assignment.tell(f"{name}: {progress.text}", stage=event.stage, share=min(share, 0.99))
         if "epoch" in progress.values:

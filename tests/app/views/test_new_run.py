@@ -76,7 +76,6 @@ def test_step_is_added_moved_and_removed_in_legal_order(visit: Open, experiment:
 
 def test_yaml_is_the_same_recipe(visit: Open, experiment: str) -> None:  # noqa: ARG001
     page = visit("new_run")
-    page.segmented_control(key="side").set_value("YAML").run()
     text = str(page.text_area[0].value)
     page.text_area[0].set_value(text.replace("amount: 0.3", "amount: 0.45")).run()
     assert recipe(page)["steps"][0]["amount"] == 0.45

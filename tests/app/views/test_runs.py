@@ -119,6 +119,18 @@ def stages_table(page: AppTest) -> dict[str, dict[str, str]]:
 def test_every_stage_shows_its_own_share(visit: Open, experiment: str) -> None:  # noqa: ARG001
     table = visit("runs").dataframe[0].value.set_index("name")
     assert table.loc["Pruned by 40 %", "progress"] == 42  # of the whole run, as the job tells
+    assert table["accuracy"].isna().tolist() == [True, True, False, False, False, False]
+
+
+def test_the_stage_that_failed_is_marked(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    page = visit("runs", run=run_named("Pruned by 90 %").id)
+    stages = [element.value for element in page.markdown if element.value.startswith(":")]
+    marks = [stage.partition(" **")[0] for stage in stages if "**" in stage]
+    assert [("check_circle" in mark, "red" in mark) for mark in marks[-3:]] == [
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
 
 
 def test_log_of_a_failed_run_is_its_jobs(visit: Open, experiment: str) -> None:  # noqa: ARG001
