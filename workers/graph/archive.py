@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,18 @@ def read_archive(path: Path) -> Archive:
 
 
 def trace(graph: torch.nn.Module, preprocessing: Preprocessing) -> ExportedProgram:
-    """Export a module with a dynamic batch; the program carries no stack trace, class name or sample."""
-    sample = torch.zeros(2, *preprocessing.shape)
+    """Export a model with a dynamic batch; the program carries no stack trace, class name or sample."""
+    return trace_shape(graph, preprocessing.shape)
+
+
+def trace_shape(module: torch.nn.Module, shape: Sequence[int]) -> ExportedProgram:
+    """As `trace`, for any module with one input; shape: of that input, without the batch."""
+    sample = torch.zeros(2, *shape)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         program = torch.export.export(
-            graph.eval(), (sample,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},)
+            module.eval(), (sample,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},)
         )
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
