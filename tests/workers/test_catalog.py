@@ -121,6 +121,8 @@ def test_every_method_changes_weights_graph_or_artefact(name: str, tmp_path: Pat
     before, method = candidate(small_net()), METHODS[name]()
     if "round_to" in type(method).model_fields:
         method = method.model_copy(update={"round_to": 1})
+    if "only_faster" in type(method).model_fields:  # nothing makes so small a net faster
+        method = method.model_copy(update={"only_faster": False, "rank_by": "ratio"})
     if "epochs" in type(method).model_fields:
         method = method.model_copy(update={"epochs": 2, "batch_size": 16})
     after = method.apply(before, context(tmp_path))

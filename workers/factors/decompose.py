@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 Layer = nn.Linear | nn.Conv2d
+Ranks = tuple[int, ...]
 OUT, IN = 0, 1
 #: Sums in float64 that should be equal differ by less.
 ROUNDING = 1e-12
@@ -24,12 +25,12 @@ def can_decompose(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
-def full_ranks(layer: Layer) -> tuple[int, ...]:
+def full_ranks(layer: Layer) -> Ranks:
     """The ranks at which nothing is cut off."""
     return tuple(layer.weight.shape[dim] for dim in _dims(layer))
 
 
-def energy_ranks(layer: Layer, energy: float) -> tuple[int, ...]:
+def energy_ranks(layer: Layer, energy: float) -> Ranks:
     """The smallest ranks that keep this share of the squared singular values, in each dimension alone."""
     ranks = []
     for dim in _dims(layer):
@@ -39,7 +40,7 @@ def energy_ranks(layer: Layer, energy: float) -> tuple[int, ...]:
     return tuple(map(min, ranks, full_ranks(layer)))
 
 
-def decompose(layer: Layer, ranks: tuple[int, ...]) -> nn.Sequential:
+def decompose(layer: Layer, ranks: Ranks) -> nn.Sequential:
     """Thin layers that together compute what `layer` does, up to what the ranks cut off.
 
     A side of a kernel with its full rank gets no layer of its own.
@@ -53,7 +54,7 @@ def _is_matrix(layer: Layer) -> bool:
     return math.prod(layer.weight.shape[2:]) == 1
 
 
-def _dims(layer: Layer) -> tuple[int, ...]:
+def _dims(layer: Layer) -> Ranks:
     """The dimensions of the weight that are cut; a matrix has the same singular values from both sides."""
     if _is_matrix(layer):
         return (OUT,) if layer.weight.shape[OUT] <= layer.weight.shape[IN] else (IN,)

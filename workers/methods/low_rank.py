@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workers.base import Candidate, Context, Family, Method, Progress
 from workers.errors import StepFailed
-from workers.factors.decompose import Layer, can_decompose, decompose, energy_ranks, full_ranks
+from workers.factors.decompose import Layer, Ranks, can_decompose, decompose, energy_ranks, full_ranks
 from workers.factors.timing import latency_ratios
 from workers.graph.layer_roles import LAYERS
 from workers.graph.replacing import replace_layer, replaceable_layers
@@ -38,10 +38,10 @@ class LowRank(Method):
         "SVD (Eckart & Young 1936); Tucker-2 (Kim et al. 2016, arXiv:1511.06530, section 3.1)"
     )
 
-    rank_by: Literal["energy", "ratio", "time"] = Field(
-        "energy",
-        description="How the rank of a layer is chosen: by what its weights lose (energy), as the same share "
-        "everywhere (ratio), or by timing the layer on the target (time).",
+    rank_by: Literal["time", "energy", "ratio"] = Field(
+        "time",
+        description="How the rank of a layer is chosen: by timing it on the target (time), by how much of "
+        "its weights is kept (energy), or as the same share everywhere (ratio).",
     )
     energy: float = Field(
         0.8,
@@ -60,13 +60,18 @@ class LowRank(Method):
         "rank that gets there is used.",
     )
     round_to: int = Field(8, ge=1, le=64, description="Ranks are rounded up to a multiple of this.")
+    only_faster: bool = Field(
+        True,
+        description="Time the layers on the target, and leave alone those that would not get faster. Without "
+        "it, fewer multiply-accumulates are enough. Rank_by time always does.",
+    )
     recalibrate: bool = Field(
         True, description="Take the statistics of BatchNorm anew, on training samples, without training."
     )
 
     @property
     def depends_on_target(self) -> bool:
-        return self.rank_by == "time"
+        return self.only_faster or self.rank_by == "time"
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Raises StepFailed when there is no graph, or when no layer gets cheaper."""
@@ -126,62 +131,69 @@ class _Work:
         self.grouped: list[str] = []
         self.dear: list[str] = []
         self.slow: list[str] = []
-        self.timed: dict[str, tuple[int, ...] | None] = {}
+        self.timed: dict[tuple[str, tuple[Ranks, ...]], list[float]] = {}
 
     def factorise(self, place: _Place) -> nn.Sequential | None:
-        """The layers to put there, if they are cheaper."""
+        """The layers to put there; None where the one that is there is better."""
         if not can_decompose(place.layer):
             self.grouped.append(place.name)
             return None
-        ranks = self._ranks(place)
-        thin = None if ranks is None else self._if_cheaper(place, ranks)
-        if thin is None:
-            (self.dear if ranks else self.slow).append(place.name)
-        else:
+        cheaper = self._cheaper(place)
+        if not cheaper:
+            self.dear.append(place.name)
+            return None
+        if not self.settings.depends_on_target:
             self.done.append(place.name)
-        return thin
+            return next(iter(cheaper.values()))
+        ratios = self._timed(place, cheaper)
+        fast = [thin for thin, ratio in zip(cheaper.values(), ratios, strict=True) if ratio <= self._limit]
+        if not fast:
+            self.slow.append(f"{place.name} ({min(ratios):.2f})")
+            return None
+        self.done.append(place.name)
+        return fast[0]
 
     def notes(self) -> Iterator[str]:
         for names, why in (
             (self.dear, "their parts would need as many multiply-accumulates"),
-            (self.slow, f"no smaller rank was timed at {self.settings.time:.0%} of their time or less"),
+            (self.slow, f"their parts were timed at more than {self._limit:.2f} of their time"),
             (self.grouped, "their channels are in groups"),
         ):
             if names:
                 yield f"Left alone, because {why}: {', '.join(names)}."
 
-    def _ranks(self, place: _Place) -> tuple[int, ...] | None:
-        if self.settings.rank_by == "energy":
-            return self._rounded(place, energy_ranks(place.layer, self.settings.energy))
-        if self.settings.rank_by == "ratio":
-            return self._share(place, self.settings.ratio)
-        if place.kind not in self.timed:
-            self.timed[place.kind] = self._timed(place)
-        return self.timed[place.kind]
+    @property
+    def _limit(self) -> float:
+        """Share of its time that a layer may still take."""
+        return self.settings.time if self.settings.rank_by == "time" else 1.0
 
-    def _timed(self, place: _Place) -> tuple[int, ...] | None:
-        """The largest ranks that were measured to be fast enough."""
-        tried = dict.fromkeys(self._share(place, share) for share in TIMED_SHARES)
-        cheaper = {ranks: thin for ranks in tried if (thin := self._if_cheaper(place, ranks))}
-        if not cheaper:
-            return None
-        ratios = latency_ratios([place.layer, *cheaper.values()], place.inputs, self.context)
-        fast = (r for r, ratio in zip(cheaper, ratios, strict=True) if ratio <= self.settings.time)
-        return next(fast, None)
+    def _cheaper(self, place: _Place) -> dict[Ranks, nn.Sequential]:
+        """What can stand there with fewer multiply-accumulates, the largest ranks first."""
+        made = {ranks: decompose(place.layer, ranks) for ranks in self._tried(place)}
+        return {ranks: thin for ranks, thin in made.items() if place.macs(thin) < place.macs(place.layer)}
 
-    def _share(self, place: _Place, share: float) -> tuple[int, ...]:
+    def _timed(self, place: _Place, instead: Mapping[Ranks, nn.Sequential]) -> list[float]:
+        key = (place.kind, tuple(instead))
+        if key not in self.timed:
+            self.timed[key] = latency_ratios([place.layer, *instead.values()], place.inputs, self.context)
+        return self.timed[key]
+
+    def _tried(self, place: _Place) -> list[Ranks]:
+        settings = self.settings
+        if settings.rank_by == "energy":
+            return [self._rounded(place, energy_ranks(place.layer, settings.energy))]
+        shares = TIMED_SHARES if settings.rank_by == "time" else (settings.ratio,)
+        return list(dict.fromkeys(self._share(place, share) for share in shares))
+
+    def _share(self, place: _Place, share: float) -> Ranks:
         return self._rounded(place, [share * rank for rank in full_ranks(place.layer)])
 
-    def _rounded(self, place: _Place, ranks: Sequence[float]) -> tuple[int, ...]:
+    def _rounded(self, place: _Place, ranks: Sequence[float]) -> Ranks:
         unit = self.settings.round_to
         return tuple(
             min(full, math.ceil(rank / unit) * unit)
             for rank, full in zip(ranks, full_ranks(place.layer), strict=True)
         )
-
-    def _if_cheaper(self, place: _Place, ranks: tuple[int, ...]) -> nn.Sequential | None:
-        thin = decompose(place.layer, ranks)
-        return thin if place.macs(thin) < place.macs(place.layer) else None
 
 
 def _places(graph: GraphModule, context: Context) -> list[_Place]:

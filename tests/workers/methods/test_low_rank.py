@@ -70,7 +70,9 @@ def kernels(graph: nn.Module | None) -> dict[str, tuple[int, ...]]:
 
 
 def test_half_the_rank(tmp_path: Path) -> None:
-    after = LowRank(rank_by="ratio", ratio=0.5, round_to=1).apply(model_of(chain()), context(tmp_path))
+    after = LowRank(rank_by="ratio", only_faster=False, ratio=0.5, round_to=1).apply(
+        model_of(chain()), context(tmp_path)
+    )
     assert kernels(after.graph) == {
         "0": (16, 1),
         "3.0": (8, 16), "3.1": (16, 8), "3.2": (32, 16),
@@ -92,7 +94,7 @@ def test_half_the_rank(tmp_path: Path) -> None:
 
 
 def test_ranks_are_rounded_up_and_layers_that_get_no_cheaper_stay(tmp_path: Path) -> None:
-    after = LowRank(rank_by="ratio", ratio=0.6, round_to=8).apply(model_of(chain()), context(tmp_path))
+    after = LowRank(rank_by="ratio", only_faster=False, ratio=0.6).apply(model_of(chain()), context(tmp_path))
     assert kernels(after.graph) == {
         "0": (16, 1), "3.0": (24, 16), "3.1": (32, 24), "6": (16, 32), "9": (3, 256),
     }  # fmt: skip
@@ -106,7 +108,9 @@ def test_the_energy_decides_layer_by_layer(tmp_path: Path) -> None:
     with torch.no_grad():
         left, right = torch.randn(32, 3), torch.randn(3, 16)
         net[6].weight.copy_((left @ right).T[..., None, None])  # type: ignore[operator]
-    after = LowRank(energy=0.999, round_to=1).apply(model_of(net), context(tmp_path, data=easy_data()))
+    after = LowRank(rank_by="energy", only_faster=False, energy=0.999, round_to=1).apply(
+        model_of(net), context(tmp_path, data=easy_data())
+    )
     expected = kernels(net) | {"6.0": (3, 32), "6.1": (16, 3)}
     del expected["6"]
     assert kernels(after.graph) == expected
@@ -114,7 +118,7 @@ def test_the_energy_decides_layer_by_layer(tmp_path: Path) -> None:
 
 def test_layers_that_are_called_twice_or_grouped(tmp_path: Path) -> None:
     model = model_of(Mixed())
-    after = LowRank(rank_by="ratio", ratio=0.5, round_to=8).apply(model, context(tmp_path))
+    after = LowRank(rank_by="ratio", only_faster=False).apply(model, context(tmp_path))
     assert after.graph is not None
     called = [str(node.target) for node in after.graph.graph.nodes if node.op == "call_module"]
     assert called == [
@@ -127,7 +131,7 @@ def test_statistics_are_those_of_the_training_samples(tmp_path: Path) -> None:
     """Those of the whole net do not fit the factorised one: variances shrink with the rank."""
     run = context(tmp_path, data=easy_data(train=64))
     model = model_of(chain())
-    settings = {"rank_by": "ratio", "ratio": 0.5, "round_to": 1}
+    settings = {"rank_by": "ratio", "only_faster": False, "round_to": 1}
     after = LowRank.model_validate(settings).apply(model, run).graph
     as_it_was = LowRank.model_validate(settings | {"recalibrate": False}).apply(model, run).graph
     assert after is not None
@@ -147,37 +151,58 @@ def test_statistics_are_those_of_the_training_samples(tmp_path: Path) -> None:
     assert not any(module.training for module in after.modules())
 
 
-def test_by_time_the_largest_rank_that_is_fast_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With times that are given: a wide rank that is slow, a narrow one that is fast, and a layer without."""
+def times_by_width(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int, ...]]]:
+    """Give times instead of taking them: 0.9 above a width of 8, 0.6 at 8, 0.1 below, linear layers 1.1."""
     asked = []
 
     def ratios(layers: Sequence[nn.Module], inputs: Tensor, run: Context) -> list[float]:  # noqa: ARG001
         asked.append((str(layers[0]), tuple(inputs.shape)))
         if isinstance(layers[0], nn.Linear):
             return [1.1] * (len(layers) - 1)
-        widest = [part[0].weight.shape[0] for part in layers[1:]]  # type: ignore[index]
-        return [0.9 if width > 8 else 0.6 if width == 8 else 0.1 for width in widest]
+        widths = [part[0].weight.shape[0] for part in layers[1:]]  # type: ignore[index]
+        return [0.9 if width > 8 else 0.6 if width == 8 else 0.1 for width in widths]
 
     monkeypatch.setattr(low_rank, "latency_ratios", ratios)
-    net = nn.Sequential(*chain()[:3], nn.Conv2d(16, 16, 3, padding=1), *chain()[3:])
-    after = LowRank(rank_by="time", time=0.7, round_to=4).apply(model_of(net), context(tmp_path))
-    assert kernels(after.graph)["3.1"][1] == 8
-    assert after.notes[1] == (
-        "Left alone, because no smaller rank was timed at 70% of their time or less: 10."
+    return asked
+
+
+def test_by_time_the_largest_rank_that_is_fast_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = times_by_width(monkeypatch)
+    net = nn.Sequential(*chain()[:3], *[nn.Conv2d(16, 16, 3, padding=1) for _ in range(2)], *chain()[3:])
+    after = LowRank(time=0.7, round_to=4).apply(model_of(net), context(tmp_path))
+    found = kernels(after.graph)
+    assert found["3.1"] == found["4.1"] == (8, 8)
+    assert after.notes[1:] == (
+        "Left alone, because their parts would need as many multiply-accumulates: 11.",
     )
-    assert len(set(asked)) == len(asked)
+    assert [kind for kind, _ in asked].count(str(net[3])) == 1  # layers of one kind are timed once
     assert asked[0][1] == (1, 1, 8, 8)
+
+
+def test_layers_that_get_slower_stay_whatever_decides_the_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times_by_width(monkeypatch)
+    for settings in ({"rank_by": "ratio"}, {"rank_by": "energy", "energy": 0.3}):
+        method = LowRank.model_validate(settings | {"round_to": 1})
+        assert method.depends_on_target
+        after = method.apply(model_of(chain()), context(tmp_path))
+        assert kernels(after.graph)["9"] == (3, 256)
+        assert (
+            after.notes[-1]
+            == "Left alone, because their parts were timed at more than 1.00 of their time: 9 (1.10)."
+        )
 
 
 def test_times_are_taken_on_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A convolution of 64 channels is faster at an eighth of its rank, and a classifier of 3 is not."""
     monkeypatch.setattr(timing, "SECONDS", 0.05)
     monkeypatch.setattr(low_rank, "TIMED_SHARES", (0.125,))
-    method = LowRank(rank_by="time", time=0.8)
+    method = LowRank(time=0.8)
     assert method.depends_on_target
-    assert not LowRank().depends_on_target
+    assert not LowRank(rank_by="ratio", only_faster=False).depends_on_target
     after = method.apply(model_of(chain(64)), context(tmp_path))
     found = kernels(after.graph)
     assert (found["3.0"], found["3.1"], found["3.2"]) == ((8, 64), (16, 8), (128, 16))
@@ -190,7 +215,7 @@ def test_the_result_is_a_model_like_any_other(tmp_path: Path) -> None:
     write_archive(trace(chain(), candidate(None).spec.preprocessing), tmp_path / "up.pt2")
     run = context(tmp_path)
     uploaded = open_model(tmp_path / "up.pt2", candidate(None).spec)
-    model = LowRank(rank_by="ratio", ratio=0.5).apply(uploaded, run)
+    model = LowRank(rank_by="ratio", only_faster=False).apply(uploaded, run)
     assert model.graph is not None
     inputs = run.data.splits["validation"][0]  # type: ignore[attr-defined]
     export_onnx(model, tmp_path / "model.onnx", run.data.classes)
@@ -214,7 +239,7 @@ def test_the_result_is_a_model_like_any_other(tmp_path: Path) -> None:
 def test_the_given_model_is_left_as_it_is(tmp_path: Path) -> None:
     net = chain()
     model = model_of(net)
-    LowRank(rank_by="ratio").apply(model, context(tmp_path))
+    LowRank(rank_by="ratio", only_faster=False).apply(model, context(tmp_path))
     assert model.graph is not None
     state = net.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.graph.state_dict().items())
@@ -223,7 +248,7 @@ def test_the_given_model_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_nothing_gets_cheaper(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match=r"no layer gets cheaper at energy=0.99, round_to=64\. Lower energy"):
-        LowRank(energy=0.99, round_to=64).apply(model_of(chain()), context(tmp_path))
+        LowRank(rank_by="energy", energy=0.99, round_to=64).apply(model_of(chain()), context(tmp_path))
 
 
 def test_refuses_a_model_without_a_graph(tmp_path: Path) -> None:
