@@ -49,7 +49,8 @@ def easy_data(train: int = 64, validation: int = 48, noise: float = 1.0) -> Arra
         labels = torch.arange(samples) % 3
         return patterns[labels] + noise * torch.randn(samples, 1, 8, 8, generator=generator), labels
 
-    return ArrayData({"train": split(train), "validation": split(validation)}, ("a", "b", "c"))
+    splits: dict[Split, tuple[Tensor, Tensor]] = {"train": split(train), "validation": split(validation)}
+    return ArrayData({**splits, "calibration": split(48)}, ("a", "b", "c"))
 
 
 def small_net() -> fx.GraphModule:

@@ -1,6 +1,6 @@
 """What part a layer plays in a graph: does it give the logits, do others depend on its width?"""
 
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -10,6 +10,13 @@ _PER_CHANNEL = (
     nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Dropout, nn.Dropout2d,
 )  # fmt: skip
 _POOLS = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
+
+
+def layer_weights(graph: GraphModule) -> dict[str, Tensor]:
+    """The weights of all convolutions and linear layers by parameter name, e.g. "conv1.weight"."""
+    return {
+        f"{name}.weight": layer.weight for name, layer in graph.named_modules() if isinstance(layer, LAYERS)
+    }
 
 
 def output_layers(graph: GraphModule) -> set[nn.Module]:
