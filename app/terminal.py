@@ -97,6 +97,8 @@ def show_methods(methods: Mapping[str, type[Method]]) -> None:
     for name, method in methods.items():
         out.print(f"[bold]{name}[/bold]  {escape(method.title)} ({method.family})")
         out.print(Padding(escape((method.__doc__ or "").strip()), (0, 0, 0, 2)))
+        if method.caution:
+            out.print(Padding(f"[yellow]Note:[/yellow] {escape(method.caution)}", (0, 0, 0, 2)))
         out.print(Padding(f"Source: {escape(method.source)}", (0, 0, 0, 2)))
         for field, schema in method.model_json_schema()["properties"].items():
             out.print(
@@ -135,6 +137,8 @@ def printable(text: str) -> str:
 
 
 def _bounds(schema: Mapping[str, object]) -> str:
+    if schema.get("type") == "boolean":
+        return "(True | False) "
     if "enum" in schema:
         return f"({' | '.join(map(str, schema['enum']))}) "  # type: ignore[call-overload]
     low, high = (

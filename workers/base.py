@@ -215,6 +215,8 @@ class Method(Frozen):
     family: ClassVar[Family]
     #: Paper and equation.
     source: ClassVar[str]
+    #: A sentence that a person should read before the run, not after it; empty where there is none.
+    caution: ClassVar[str] = ""
     #: Steps that train or cut need the graph; an uploaded ONNX file has none.
     needs_graph: ClassVar[bool] = True
 

@@ -299,6 +299,7 @@ def test_methods_lists_every_method_with_every_setting(paredown: Paredown) -> No
     for name, method in METHODS.items():
         text = squeezed(blocks[name])
         assert text.startswith(f"{name} {method.title}")
+        assert squeezed(method.caution) in text
         for field, info in method.model_fields.items():
             assert f"{field} = {info.default} (" in text
             assert squeezed(info.description or "") in text
