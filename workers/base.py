@@ -162,12 +162,14 @@ class Candidate:
     graph: the trainable form; None for an uploaded ONNX file.
     onnx: the file itself when there is no graph.
     notes: what a reader of the result should know, e.g. how far a target was reached.
+    sparse: a step made weights zero; steps that train keep them so (`workers.training.zeros`).
     """
 
     spec: ModelSpec
     graph: GraphModule | None = None
     onnx: Path | None = None
     notes: tuple[str, ...] = ()
+    sparse: bool = False
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,7 @@ def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[
             cached=False,
             notes=model.notes,
             parity=check_parity(model, file, _inputs(job.data), job.runtime),
+            sparse=model.sparse,
         )
         if model.graph is not None:
             write_archive(trace(model.graph, model.spec.preprocessing), folder / "model.pt2")
@@ -231,7 +232,8 @@ def _measured_together(job: Job, stages: list[Stage], tell: Callable[[Progress],
 
 def _reopen(job: Job, stage: Stage) -> Candidate:
     """The candidate after a kept stage."""
-    return open_model(stage.archive or stage.file, job.model.spec)
+    candidate = open_model(stage.archive or stage.file, job.model.spec)
+    return dataclasses.replace(candidate, sparse=stage.sparse)
 
 
 def _inputs(data: LabelledData) -> Iterator[torch.Tensor]:

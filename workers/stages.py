@@ -34,7 +34,7 @@ class Stage:
     """One step as it was carried out; stage 0 is the model as uploaded.
 
     file: the exported ONNX. seconds: what the step took when it was really done. cached: it was not done
-    again this time.
+    again this time. sparse: as in `Candidate`; a file cannot tell zeros by chance from those of a step.
     """
 
     index: int
@@ -46,6 +46,7 @@ class Stage:
     cached: bool
     notes: tuple[str, ...]
     parity: Parity | None
+    sparse: bool = False
     measurements: tuple[Measurement, ...] = ()
 
     @property

@@ -12,6 +12,7 @@ from workers.training.loop import train
 from workers.training.losses import cross_entropy
 from workers.training.settings import TrainingSettings
 from workers.training.state import History
+from workers.training.zeros import zeros_kept
 
 
 class FineTuning(TrainingSettings, Method):
@@ -33,7 +34,8 @@ class FineTuning(TrainingSettings, Method):
         if model.graph is None:
             raise StepFailed("fine_tuning", "an ONNX file cannot be trained.", "Upload the model as a .pt2.")
         graph = copy.deepcopy(model.graph).requires_grad_(True)
-        history = train(graph, context, settings=self, loss=cross_entropy(self.label_smoothing))
+        with zeros_kept(graph, model.sparse):
+            history = train(graph, context, settings=self, loss=cross_entropy(self.label_smoothing))
         return dataclasses.replace(model, graph=graph, notes=(*model.notes, _note(history)))
 
 
