@@ -22,6 +22,8 @@ from workers import pipeline, stages, turns
 from workers.base import Bench, Candidate, Split, Target
 from workers.catalog import MEASURES, METHODS
 from workers.errors import DatasetRefused, GateFailed, StepFailed
+from workers.graph.importing import open_model
+from workers.graph.layer_roles import layer_weights
 from workers.methods.fine_tuning import FineTuning
 from workers.methods.structured_pruning import StructuredPruning
 from workers.pipeline import Event, Job, Outcome, run
@@ -122,6 +124,27 @@ def test_the_notes_of_a_stage_are_its_own(folder: Path) -> None:
     assert cached(outcome) == [True, True, True, False]
     assert [stage.index for stage in outcome.stages] == [0, 1, 2, 3]
     assert [len(stage.notes) for stage in outcome.stages] == [0, 1, 1, 1]
+
+
+def test_zeros_of_a_kept_stage_outlive_the_training_after_it(folder: Path) -> None:
+    """The archive alone does not say whether its zeros are there by chance."""
+    zeros = "{method: unstructured_pruning, amount: 0.6}"
+    run(make(folder, zeros))
+    tuned = run(make(folder, zeros, TUNE, TUNE))
+    assert cached(tuned) == [True, True, False, False]
+    before, after = (_weights(tuned.stages[index]) for index in (1, 3))
+    assert not torch.equal(before, after)
+    assert torch.equal(before == 0, after == 0)
+    assert int((after == 0).sum()) == round(0.6 * len(after))
+    assert [stage.sparse for stage in tuned.stages] == [False, True, True, True]
+
+
+def _weights(stage: Stage) -> torch.Tensor:
+    """All weights of convolutions and linear layers in one row."""
+    assert stage.archive is not None
+    graph = open_model(stage.archive, candidate(None).spec).graph
+    assert graph is not None
+    return torch.cat([weight.detach().flatten() for weight in layer_weights(graph).values()])
 
 
 def test_finished_comes_once_per_stage_with_the_work_before(tmp_path: Path) -> None:
