@@ -27,7 +27,7 @@ class Feed:
         transformers, but a graph that calls view() on feature maps cannot take it.
         """
         inputs, _ = next(iter(self.data.batches("validation", 2)))
-        self.memory_format = _memory_format(model.eval(), inputs)
+        self.memory_format = fitting_memory_format(model.eval(), inputs)
         model.to(memory_format=self.memory_format).to(self.device)
 
     def count(self) -> int:
@@ -69,7 +69,8 @@ class Feed:
         return inputs, labels.to(self.device, non_blocking=True)
 
 
-def _memory_format(model: nn.Module, inputs: Tensor) -> torch.memory_format:
+def fitting_memory_format(model: nn.Module, inputs: Tensor) -> torch.memory_format:
+    """Channels last where ``model``, in eval mode on the device of ``inputs``, can take it."""
     try:
         model.to(memory_format=torch.channels_last)
         with torch.inference_mode():
