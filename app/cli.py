@@ -34,12 +34,17 @@ def run(
     size: Annotated[int | None, typer.Option(min=8, max=4096, help="Side of the input pictures.")] = None,
     mean: Annotated[str | None, typer.Option(help="Per channel, e.g. .49,.48,.45; of pixels 0-1.")] = None,
     std: Annotated[str | None, typer.Option(help="Per channel, e.g. .25,.24,.26.")] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option(help="A model that a step names, e.g. a teacher: NAME=FILE, or NAME=FILE:ARCH."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, shuffling and training.")] = 0,
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,  # noqa: ARG001 - read by main
 ) -> None:
     """Compress a model, measure every stage, and write the file to deploy."""
     _check_out(out)
     means, stds = _numbers("--mean", mean), _numbers("--std", std)
+    others = dict(_other(text) for text in other or ())
     # Here and not above: `paredown --help` should not wait for torch.
     from app.running import run_recipe
 
@@ -53,6 +58,7 @@ def run(
             size=size,
             mean=means,
             std=stds,
+            others=others,
             seed=seed,
             folder=Path(folder),
         )
@@ -138,6 +144,17 @@ def _check_out(folder: Path) -> None:
         raise ParedownError(
             f"--out {folder}", f"cannot be written: {there} is not yours.", "Name another one."
         )
+
+
+def _other(text: str) -> tuple[str, tuple[Path, str | None]]:
+    """NAME=FILE[:ARCH] -> (name, (file, architecture))."""
+    name, equals, rest = text.partition("=")
+    if not (name and equals and rest):
+        raise ParedownError(f"--other {text}", "is not NAME=FILE.", "Write for example teacher=big.pt2.")
+    file, colon, architecture = rest.rpartition(":")
+    if not colon or Path(rest).exists():
+        return name, (Path(rest), None)
+    return name, (Path(file), architecture)
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:

@@ -1,6 +1,7 @@
 """`paredown run`: from the files on the command line to a folder with the result."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from app.terminal import RunProgress, show_outcome
 from db.settings import Settings
-from workers.base import Target
+from workers.base import Candidate, Target
 from workers.catalog import RUNTIMES
 from workers.data import open_dataset
 from workers.errors import ParedownError, SomethingMissing
@@ -31,10 +32,15 @@ def run_recipe(
     size: int | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    others: Mapping[str, tuple[Path, str | None]],
     seed: int,
     folder: Path,
 ) -> None:
-    """Import, run, print and write. folder: for the imported model, while this works."""
+    """Import, run, print and write.
+
+    others: files of further models, with their architectures. folder: for the imported models, while this
+    works.
+    """
     recipe = read_recipe(recipe_file)
     settings = _settings()
     device = _device(settings.device)
@@ -42,19 +48,24 @@ def run_recipe(
         progress.say(f"Reading the dataset {dataset_source}")
         dataset = open_dataset(dataset_source, cache=settings.data / "datasets", seed=seed)
         square = dataset.smallest == dataset.largest and dataset.smallest[0] == dataset.smallest[1]
-        candidate = import_model(
-            model_file,
-            folder,
-            architecture=architecture,
-            size=size,
-            mean=mean,
-            std=std,
-            samples=dataset.specimens(SPECIMENS),
-            data_size=dataset.smallest[0] if square else None,
-            seconds=settings.import_seconds,
-            told=lambda step: progress.say(f"Checking {model_file.name}: {step}"),
-        )
-        check(candidate, dataset.classes, recipe)
+
+        def imported(file: Path, architecture: str | None) -> Candidate:
+            return import_model(
+                file,
+                Path(tempfile.mkdtemp(dir=folder)),
+                architecture=architecture,
+                size=size,
+                mean=mean,
+                std=std,
+                samples=dataset.specimens(SPECIMENS),
+                data_size=dataset.smallest[0] if square else None,
+                seconds=settings.import_seconds,
+                told=lambda step: progress.say(f"Checking {file.name}: {step}"),
+            )
+
+        candidate = imported(model_file, architecture)
+        further = {name: imported(*source) for name, source in others.items()}
+        check(candidate, dataset.classes, recipe, further)
         progress.say("Decoding the pictures")
         data = dataset.prepare(candidate.spec.preprocessing, settings.data / "datasets")
         job = Job(
@@ -68,6 +79,7 @@ def run_recipe(
             device=device,
             seed=seed,
             tell=progress.take,
+            others=further,
         )
         outcome = run(job)
     write_report(job, outcome, dataset, data.problems, out)

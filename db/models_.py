@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from db.models import Experiment, Job, Measurement, Model, Run, Stage, Variant
@@ -53,6 +53,16 @@ def accuracies(session: Session) -> dict[str, float]:
 
 def find(session: Session, model_id: str) -> Model | None:
     return session.get(Model, model_id)
+
+
+def named(session: Session, project_id: str, name: str) -> Model | None:
+    """The newest checked model of a project with this name or SHA-256 of its upload."""
+    wanted = select(Model).where(
+        Model.project_id == project_id,
+        or_(Model.name == name, Model.upload_sha256 == name),
+        Model.file_sha256.is_not(None),
+    )
+    return session.scalars(wanted.order_by(Model.created_at.desc()).limit(1)).first()
 
 
 def remove(session: Session, model_id: str) -> None:

@@ -100,6 +100,10 @@ class LabelledData(Protocol):
         """(N,) int64, in the order in which ``batches`` gives an unshuffled split."""
         ...
 
+    def order(self, split: Split, shuffle: int | None) -> np.ndarray:
+        """(N,) int64: which sample of the split comes when, in ``batches`` with the same ``shuffle``."""
+        ...
+
     def batches(
         self, split: Split, batch_size: int, *, shuffle: int | None = None, augment: str = "none"
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -177,6 +181,7 @@ class Context:
     """What a step may use besides the candidate.
 
     original: the model as uploaded, e.g. to distil from.
+    others: further models of the user, by the name that a step's ``other_model`` gives.
     runtime, target: the place that the result is for; a step that chooses by time measures there.
     device: where training runs.
     scratch: this step's own folder; survives a kill, so epoch checkpoints live here.
@@ -191,6 +196,7 @@ class Context:
     seed: int
     scratch: Path
     tell: Callable[[Progress], None]
+    others: Mapping[str, Candidate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -239,6 +245,11 @@ class Method(Frozen):
     def depends_on_target(self) -> bool:
         """True where times taken on the target decide the result; another target is then another stage."""
         return False
+
+    @property
+    def other_model(self) -> str | None:
+        """Name or SHA-256 of another model that the step learns from; None where it needs none."""
+        return None
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Return the changed candidate; ``model`` itself stays as it is."""

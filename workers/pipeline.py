@@ -7,8 +7,8 @@ stage (`stages.py` says what is kept). Knows no queue and no database.
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from workers.base import (
     LabelledData,
     Measurement,
     Method,
+    ModelSpec,
     Progress,
     Runtime,
     Target,
@@ -35,7 +36,7 @@ from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
 from workers.recipe import Recipe, settings_of, step_id
 from workers.stages import Stage as Stage  # the shape of what a run gives
-from workers.stages import Store, place_of, stage_keys, write_stage
+from workers.stages import Store, identity_of, place_of, stage_keys, write_stage
 
 PARITY_SAMPLES = 256
 
@@ -64,6 +65,7 @@ class Job:
     """What one run is made of.
 
     folder: where stages are kept, shared by all runs. dataset: SHA-256 of the data.
+    others: the further models that steps ask for, by the names in the recipe.
     """
 
     model: Candidate
@@ -76,6 +78,7 @@ class Job:
     device: torch.device
     seed: int
     tell: Callable[[Event], None] = lambda _: None
+    others: Mapping[str, Candidate] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[Method | None, ...]:
@@ -89,7 +92,7 @@ class Job:
 
 def run(job: Job) -> Outcome:
     """Carry out the recipe. Raises a ParedownError; finished stages stay for the next attempt."""
-    check(job.model, job.data.classes, job.recipe)
+    check(job.model, job.data.classes, job.recipe, job.others)
     job.store.clear()
     stages: list[Stage] = []
     for index, key in enumerate(_keys(job)):
@@ -109,7 +112,7 @@ def run(job: Job) -> Outcome:
     return Outcome(tuple(stages), stages[-1].archive, _warnings(stages[0]))
 
 
-def check(model: Candidate, classes: Sequence[str], recipe: Recipe) -> None:
+def check(model: Candidate, classes: Sequence[str], recipe: Recipe, others: Mapping[str, Candidate]) -> None:
     """Refuse, before hours of work, what can be known to fail. Raises DatasetRefused and StepFailed."""
     known, given = model.spec.classes, len(classes)
     if known != given:
@@ -119,12 +122,38 @@ def check(model: Candidate, classes: Sequence[str], recipe: Recipe) -> None:
             "Bring the data that the model was trained for.",
         )
     for index, step in enumerate(recipe.steps):
+        where = f"step {index + 1} ({step_id(step)})"
+        if step.other_model is not None:
+            _check_other(where, step.other_model, others.get(step.other_model), model.spec)
         if model.graph is None and step.needs_graph:
             raise StepFailed(
-                f"step {index + 1} ({step_id(step)})",
+                where,
                 "works on a trainable model, and an ONNX file has no graph to train.",
                 "Bring the model as .pt2, or as weights. Without steps an ONNX file is measured.",
             )
+
+
+def _check_other(where: str, name: str, other: Candidate | None, spec: ModelSpec) -> None:
+    """Two models work together when they see the same pictures and tell the same classes apart."""
+    if other is None:
+        raise StepFailed(
+            where,
+            f"asks for another model, {name!r}, which is not there.",
+            "Upload it, or give it with --other NAME=FILE.",
+        )
+    if other.graph is None:
+        raise StepFailed(where, f"{name!r} is an ONNX file.", "Bring that model as a .pt2.")
+    own, theirs = (s.preprocessing.model_dump(exclude={"mean", "std"}) for s in (spec, other.spec))
+    if theirs != own or other.spec.classes != spec.classes:
+        differing = {key: value for key, value in theirs.items() if own[key] != value}
+        if other.spec.classes != spec.classes:
+            differing["classes"] = other.spec.classes
+        raise StepFailed(
+            where,
+            f"{name!r} takes other pictures or knows other classes than this model: "
+            f"{', '.join(f'{key} {value}' for key, value in differing.items())}.",
+            "Bring a model for the same pictures and classes; --size sets that of weights.",
+        )
 
 
 def _tell(job: Job, index: int, progress: Progress, *, finished: Stage | None = None) -> None:
@@ -133,12 +162,13 @@ def _tell(job: Job, index: int, progress: Progress, *, finished: Stage | None = 
 
 
 def _keys(job: Job) -> Iterator[str]:
-    """A file's name changes nothing of a stage."""
-    spec = job.model.spec.model_dump(mode="json", exclude={"name"})
-    place = place_of(job.target, job.runtime)
-    return stage_keys(
-        job.recipe, place, model=spec, dataset=job.dataset, seed=job.seed, device=str(job.device)
-    )
+    start = {
+        "model": identity_of(job.model),
+        "dataset": job.dataset,
+        "seed": job.seed,
+        "device": str(job.device),
+    }
+    return stage_keys(job.recipe, place_of(job.target, job.runtime), job.others, **start)
 
 
 def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[[Progress], None]) -> Stage:
@@ -195,6 +225,7 @@ def _applied(
         seed=job.seed,
         scratch=scratch,
         tell=heard,
+        others=job.others,
     )
     return step.apply(model, context), seconds()
 

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 import workers
-from workers.base import Measurement, Runtime, Target
+from workers.base import Candidate, Measurement, Runtime, Target
 from workers.deploy.parity import Parity
 from workers.graph.importing import file_sha256
 from workers.host import versions
@@ -56,17 +56,28 @@ class Stage:
         return archive if archive.exists() else None
 
 
-def stage_keys(recipe: Recipe, place: str, **start: object) -> Iterator[str]:
+def stage_keys(recipe: Recipe, place: str, others: Mapping[str, Candidate], **start: object) -> Iterator[str]:
     """One key per stage, the baseline's first; each covers everything that came before it.
 
-    place: see `place_of`; only part of the keys from a step on that chooses by time. start: what else decides
-    the result, as JSON values; the code and its packages are added here.
+    place: see `place_of`; only part of the keys from a step on that chooses by time. others: of these, a step
+    depends on the one it asks for. start: what else decides the result, as JSON values; the code and its
+    packages are added here.
     """
     key = _digest({**start, "code": code_sha256(), "versions": versions()})
     yield key
     for step in recipe.steps:
-        key = _digest([key, step_id(step), settings_of(step), place if step.depends_on_target else None])
+        decides: list[object] = [key, step_id(step), settings_of(step)]
+        if step.depends_on_target:
+            decides.append({"place": place})
+        if step.other_model is not None:
+            decides.append({"other": identity_of(others[step.other_model])})
+        key = _digest(decides)
         yield key
+
+
+def identity_of(model: Candidate) -> dict[str, Any]:
+    """What a model is, as JSON values; the name of its file changes nothing."""
+    return model.spec.model_dump(mode="json", exclude={"name"})
 
 
 @cache

@@ -45,6 +45,9 @@ class RandomPictures:
     def labels(self, split: Split) -> np.ndarray:  # noqa: ARG002
         return np.zeros(32, np.int64)
 
+    def order(self, split: Split, shuffle: int | None) -> np.ndarray:  # noqa: ARG002
+        return np.arange(32)
+
     def batches(
         self,
         split: Split,  # noqa: ARG002

@@ -25,6 +25,12 @@ class ArrayData:
     def labels(self, split: Split) -> np.ndarray:
         return self.splits[split][1].numpy()
 
+    def order(self, split: Split, shuffle: int | None) -> np.ndarray:
+        count = len(self.splits[split][1])
+        if shuffle is None:
+            return np.arange(count)
+        return torch.randperm(count, generator=torch.Generator().manual_seed(shuffle)).numpy()
+
     def batches(
         self, split: Split, batch_size: int, *, shuffle: int | None = None, augment: str = "none"
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -86,7 +92,7 @@ def context(
 ) -> Context:
     return Context(
         data=data or easy_data(),
-        original=candidate(None),
+        original=candidate(small_net()),
         runtime=OnnxRuntime(),
         target=Target(host="here"),
         device=torch.device("cpu"),

@@ -80,6 +80,10 @@ class ImageData:
         """(N,) int64, in the order in which ``batches`` gives an unshuffled split."""
         return self.split_labels[split]
 
+    def order(self, split: Split, shuffle: int | None) -> np.ndarray:
+        """(N,) int64: which sample of the split comes when, in ``batches`` with the same ``shuffle``."""
+        return self._order(split, shuffle, torch.Generator())
+
     def batches(
         self, split: Split, batch_size: int, *, shuffle: int | None = None, augment: str = "none"
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -90,13 +94,17 @@ class ImageData:
         augment: "none", "crop", "crop_flip" or "auto". Raises ValueError for another one.
         """
         change = augmentation(augment, grey=self.grey)
-        generator = torch.Generator().manual_seed(shuffle or 0)
-        order = np.arange(len(self.splits[split]))
-        if shuffle is not None:
-            order = torch.randperm(len(order), generator=generator).numpy()
+        generator = torch.Generator()
+        order = self._order(split, shuffle, generator)
         return self._batches(
             split, np.split(order, range(batch_size, len(order), batch_size)), change, generator
         )
+
+    def _order(self, split: Split, shuffle: int | None, generator: torch.Generator) -> np.ndarray:
+        """Seeds the generator, which augmentation then goes on with."""
+        generator.manual_seed(shuffle or 0)
+        count = len(self.splits[split])
+        return np.arange(count) if shuffle is None else torch.randperm(count, generator=generator).numpy()
 
     def _batches(
         self, split: Split, chunks: list[np.ndarray], change: Augmentation, generator: torch.Generator

@@ -59,6 +59,16 @@ def build_for(name: str, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     )
 
 
+def build_new(name: str, *, classes: int, channels: int, seed: int) -> nn.Module:
+    """The architecture with fresh weights, in evaluation mode. Raises ModelRefused for an unknown name."""
+    build = _variants(name, {})[-1]  # without auxiliary heads
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(num_classes=classes)
+        _fit_channels(model, channels)
+    return model.eval()
+
+
 def _variants(name: str, weights: Mapping[str, torch.Tensor]) -> list[Build]:
     """Builders to try; some architectures come with or without auxiliary heads."""
     if name in RESNETS:
@@ -89,7 +99,10 @@ def _variants(name: str, weights: Mapping[str, torch.Tensor]) -> list[Build]:
 def _fitted(build: Build, weights: Mapping[str, torch.Tensor], classes: int) -> nn.Module:
     """Built with that many classes and as many input channels as the weights have."""
     model = build(num_classes=classes)
-    _fit_channels(model, weights)
+    first = next((f"{name}.weight" for name, m in model.named_modules() if isinstance(m, nn.Conv2d)), None)
+    weight = weights.get(first or "")
+    if weight is not None and weight.dim() == 4:
+        _fit_channels(model, weight.shape[1])
     return model
 
 
@@ -111,19 +124,18 @@ def _without_data(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
-def _fit_channels(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Replace the first convolution where the weights take grey (or other) instead of RGB pictures."""
+def _fit_channels(model: nn.Module, channels: int) -> None:
+    """Replace the first convolution where grey (or other) instead of RGB pictures are wanted."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
-            weight = weights.get(f"{name}.weight")
-            if weight is None or weight.dim() != 4 or weight.shape[1] == module.in_channels:
+            if channels == module.in_channels:
                 return
             settings: dict[str, Any] = {
                 key: getattr(module, key)
                 for key in ("out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
             }
             owner = model.get_submodule(name.rpartition(".")[0])
-            first = nn.Conv2d(weight.shape[1], bias=module.bias is not None, **settings)
+            first = nn.Conv2d(channels, bias=module.bias is not None, **settings)
             setattr(owner, name.rpartition(".")[2], first)
             return
 

@@ -10,8 +10,8 @@ from workers.base import Candidate, Context, Family, Method
 from workers.errors import StepFailed
 from workers.training.loop import train
 from workers.training.losses import cross_entropy
+from workers.training.notes import course
 from workers.training.settings import TrainingSettings
-from workers.training.state import History
 from workers.training.zeros import zeros_kept
 
 
@@ -22,7 +22,8 @@ class FineTuning(TrainingSettings, Method):
     family: ClassVar[Family] = "fine_tuning"
     source: ClassVar[str] = (
         "SGD with Nesterov momentum (Sutskever et al. 2013) or AdamW (Loshchilov & Hutter 2019), "
-        "warm-up (Goyal et al. 2017), cosine schedule (Loshchilov & Hutter 2017, equation 5)"
+        "warm-up (Goyal et al. 2017), cosine schedule (Loshchilov & Hutter 2017, equation 5) or one cycle "
+        "(Smith & Topin 2017), mixup (Zhang et al. 2018)"
     )
 
     label_smoothing: float = Field(
@@ -36,17 +37,5 @@ class FineTuning(TrainingSettings, Method):
         graph = copy.deepcopy(model.graph).requires_grad_(True)
         with zeros_kept(graph, model.sparse):
             history = train(graph, context, settings=self, loss=cross_entropy(self.label_smoothing))
-        return dataclasses.replace(model, graph=graph, notes=(*model.notes, _note(history)))
-
-
-def _note(history: History) -> str:
-    epochs, before, after = len(history.points) - 1, history.start_accuracy, history.best_accuracy
-    if history.best_epoch == 0:
-        return (
-            f"Fine-tuning kept the starting weights: their validation accuracy of {before:.2%} "
-            f"was better than after any of {epochs} epochs."
-        )
-    return (
-        f"Fine-tuning kept epoch {history.best_epoch} of {epochs}: validation accuracy "
-        f"{before:.2%} before, {after:.2%} after."
-    )
+        note = f"Fine-tuning {course(history, self, context.device)}"
+        return dataclasses.replace(model, graph=graph, notes=(*model.notes, note))

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable
 import torch
 from torch import Tensor, nn
 
-from workers.base import LabelledData
+from workers.base import LabelledData, Split
 from workers.errors import StepFailed
 from workers.training.settings import TrainingSettings
 from workers.turns import training_turn
@@ -49,8 +49,9 @@ class Feed:
         )
         return self._in_turns(batch for batch in batches if len(batch[1]) > 1)
 
-    def validation(self) -> Generator[Batch, None, None]:
-        return self._in_turns(self.data.batches("validation", self.settings.batch_size))
+    def whole(self, split: Split) -> Generator[Batch, None, None]:
+        """Every sample of a split, in its order and as it is."""
+        return self._in_turns(self.data.batches(split, self.settings.batch_size))
 
     def _in_turns(self, batches: Iterable[Batch]) -> Generator[Batch, None, None]:
         """Hold the host's training turn while a batch is made and used; close the generator when done."""
@@ -67,6 +68,22 @@ class Feed:
             inputs, labels = inputs.pin_memory(), labels.pin_memory()
         inputs = inputs.to(self.device, memory_format=self.memory_format, non_blocking=True)
         return inputs, labels.to(self.device, non_blocking=True)
+
+
+def mixup_partners(samples: int, alpha: float) -> tuple[float, Tensor]:
+    """The share that each sample keeps of itself, and the (N,) indices that the rest comes from.
+
+    mixup (Zhang et al. 2018, arXiv:1710.09412), one share per batch; from torch's global generator.
+    """
+    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    return share, torch.randperm(samples)
+
+
+def uses_mixed_precision(settings: TrainingSettings, device: torch.device) -> bool:
+    """True on GPUs that compute in bfloat16, whose range is that of float32: no loss scaling is needed."""
+    if settings.mixed_precision == "off" or device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def fitting_memory_format(model: nn.Module, inputs: Tensor) -> torch.memory_format:

@@ -3,6 +3,7 @@
 Knows no method: what is minimised comes in as a callable.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,14 +14,12 @@ from torch import Tensor, nn
 
 from workers.base import Context, Progress
 from workers.training import checkpoints
-from workers.training.batches import Feed
+from workers.training.batches import Feed, mixup_partners, uses_mixed_precision
 from workers.training.losses import EpochLosses, Loss
 from workers.training.settings import TrainingSettings
 from workers.training.state import History, TrainingState
 from workers.turns import training_turn
 
-#: Far above what a healthy batch has; keeps one bad batch from throwing the weights away.
-MAX_GRADIENT_NORM = 5.0
 SECONDS_BETWEEN_REPORTS = 0.1
 
 
@@ -46,6 +45,7 @@ class _Loop:
         self.feed.fit(model)
         self.batches = self.feed.count()
         self.state = TrainingState(model, settings, settings.epochs * self.batches)
+        self.mixed_precision = uses_mixed_precision(settings, context.device)
         self.next_report = 0.0
 
     def run(self) -> History:
@@ -57,6 +57,8 @@ class _Loop:
         for point in self.state.points:
             self._report_epoch(point)
         for epoch in range(len(self.state.points), self.settings.epochs + 1):
+            if self.state.finished_early:
+                break
             self.state.record(self._epoch(epoch))
             with training_turn():
                 checkpoints.save(self.context.scratch, self.key, self.state.state_dict())
@@ -86,18 +88,37 @@ class _Loop:
     def _step(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One update of the weights; its loss and the norm that the gradient had before clipping."""
         self.state.optimizer.zero_grad()
-        loss = self.loss(self.model(inputs), labels, inputs)
+        loss = self._loss(inputs, labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip or math.inf)
         self.state.optimizer.step()
         self.state.schedule.step()
         return loss, norm
+
+    def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Of the batch, or of its samples blended with one another."""
+        if not self.settings.mixup:
+            return self.loss(self._logits(inputs), labels, inputs)
+        share, partners = mixup_partners(len(labels), self.settings.mixup)
+        inputs = share * inputs + (1 - share) * inputs[partners]
+        logits = self._logits(inputs)
+        own, theirs = (self.loss(logits, y, inputs) for y in (labels, labels[partners]))
+        return share * own + (1 - share) * theirs
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """In float32, whatever the network computes in."""
+        if not self.mixed_precision:
+            logits: Tensor = self.model(inputs)
+            return logits
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            logits = self.model(inputs)
+        return logits.float()
 
     def _accuracy(self) -> float:
         """Share of the validation split that the model gets right as it stands."""
         self.model.eval()
         right = torch.zeros((), dtype=torch.int64, device=self.context.device)
-        with torch.inference_mode(), closing(self.feed.validation()) as batches:
+        with torch.inference_mode(), closing(self.feed.whole("validation")) as batches:
             for inputs, labels in batches:
                 right += (self.model(inputs).argmax(dim=1) == labels).sum()
         return right.item() / len(self.context.data.labels("validation"))

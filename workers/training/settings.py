@@ -15,7 +15,7 @@ class TrainingSettings(Frozen):
         0.01,
         gt=0,
         le=1,
-        description="Peak of the cosine schedule; 0.1-0.5 times that of the original training, "
+        description="Peak of the schedule; 0.1-0.5 times that of the original training, "
         "for AdamW at most 0.001.",
     )
     batch_size: int = Field(128, ge=2, le=4096, description="Samples per update of the weights.")
@@ -28,6 +28,37 @@ class TrainingSettings(Frozen):
     augmentation: Literal["auto", "none", "crop", "crop_flip"] = Field(
         "auto",
         description="Random shift of the training pictures, also mirrored, or chosen by data kind.",
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="Alpha of the Beta distribution by which pairs of pictures and their labels are blended; "
+        "0.2 is usual, 0 blends none.",
+    )
+    schedule: Literal["cosine", "one_cycle"] = Field(
+        "cosine",
+        description="Course of the learning rate; one_cycle rises for 30 % of the updates and lowers the "
+        "momentum meanwhile, which suits short training from scratch.",
+    )
+    warm_up: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Share of the updates in which the learning rate of the cosine schedule rises.",
+    )
+    gradient_clip: float = Field(
+        5.0, ge=0, le=1000, description="Largest norm of the gradient of one update; 0 clips nothing."
+    )
+    patience: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Epochs in a row without a better validation accuracy that end the training; 0 for none.",
+    )
+    mixed_precision: Literal["auto", "off"] = Field(
+        "auto",
+        description="Compute in bfloat16 on GPUs that have it, about twice as fast; float32 elsewhere.",
     )
 
     @property

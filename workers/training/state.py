@@ -38,9 +38,9 @@ class TrainingState:
     """
 
     def __init__(self, model: nn.Module, settings: TrainingSettings, steps: int) -> None:
-        self.model = model
+        self.model, self.patience = model, settings.patience
         self.optimizer = make_optimizer(model, settings)
-        self.schedule = make_schedule(self.optimizer, steps)
+        self.schedule = make_schedule(self.optimizer, settings, steps)
         self.points: list[dict[str, float]] = []
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
@@ -48,6 +48,11 @@ class TrainingState:
     @property
     def history(self) -> History:
         return History(tuple(self.points), self.best_epoch)
+
+    @property
+    def finished_early(self) -> bool:
+        """True when the last ``patience`` epochs were all worse than one before them."""
+        return 0 < self.patience <= len(self.points) - 1 - self.best_epoch
 
     def record(self, point: dict[str, float]) -> None:
         """End an epoch; of equally accurate ones the later is kept, which saw the smaller learning rate."""

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from sqlalchemy.orm import Session
 
-from db import jobs, runs
+from db import jobs, models_, runs
 from db.artifacts import Artifacts
 from db.models import Model, Run
 from db.session import reading
@@ -37,19 +38,21 @@ def do(assignment: Assignment) -> None:
     dataset = open_data(assignment, row.experiment.dataset)
     assignment.tell("Decoding the pictures")
     data = dataset.prepare(model.spec.preprocessing, settings.data / "datasets")
+    recipe = Recipe.model_validate(row.recipe)
     kept = _Kept(assignment, row)
     outcome = run(
         Job(
             model=model,
             data=data,
             dataset=dataset.sha256,
-            recipe=Recipe.model_validate(row.recipe),
+            recipe=recipe,
             folder=settings.data / "stages",
             runtime=RUNTIMES["onnxruntime"](),
             target=Target(host=host_facts().host, threads=settings.threads),
             device=torch.device(settings.device),
             seed=row.seed,
             tell=kept.take,
+            others=_others(assignment, recipe, row.project_id),
         )
     )
 
@@ -112,8 +115,19 @@ class _Kept:
 def _model(assignment: Assignment, model: Model) -> Candidate:
     if model.file_sha256 is None or model.file_name is None:
         raise ParedownError(model.name, "has not been checked yet, or was refused.", "See the page Models.")
-    file = placed(assignment, model.file_sha256, model.file_name)
+    file = placed(assignment, model.file_sha256, f"{model.id}{Path(model.file_name).suffix}")
     return open_model(file, ModelSpec.model_validate(model.spec))
+
+
+def _others(assignment: Assignment, recipe: Recipe, project_id: str) -> dict[str, Candidate]:
+    """The further models that steps ask for; those that are not there are left to the pipeline to refuse."""
+    found = {}
+    for name in {step.other_model for step in recipe.steps} - {None}:
+        with reading(assignment.settings.database) as session:
+            row = models_.named(session, project_id, str(name))
+        if row is not None:
+            found[str(name)] = _model(assignment, row)
+    return found
 
 
 def _columns(measurement: Taken) -> Mapping[str, Any]:

@@ -30,6 +30,12 @@ class Pictures:
     def labels(self, split: Split) -> np.ndarray:
         return self.truth[split]
 
+    def order(self, split: Split, shuffle: int | None) -> np.ndarray:
+        order = np.arange(len(self.truth[split]))
+        if shuffle is not None:
+            np.random.default_rng(shuffle).shuffle(order)
+        return order
+
     def batches(
         self,
         split: Split,
@@ -38,9 +44,7 @@ class Pictures:
         shuffle: int | None = None,
         augment: str = "none",  # noqa: ARG002
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        order = np.arange(len(self.truth[split]))
-        if shuffle is not None:
-            np.random.default_rng(shuffle).shuffle(order)
+        order = self.order(split, shuffle)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             yield torch.from_numpy(self.samples[split][chosen]), torch.from_numpy(self.truth[split][chosen])

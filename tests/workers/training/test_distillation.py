@@ -16,7 +16,7 @@ Y = np.array([0, 3, 1, 1, 2, 0])
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits)
-    return powers / powers.sum(axis=-1, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def cross_entropy(targets: np.ndarray, probabilities: np.ndarray) -> float:

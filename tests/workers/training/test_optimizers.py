@@ -35,7 +35,7 @@ def test_parameters_without_gradients_stay_out() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 7, 100, 1000])
 def test_warm_up_then_cosine_to_zero(steps: int) -> None:
     optimizer = make_optimizer(nn.Linear(1, 1), TrainingSettings(learning_rate=0.4))
-    schedule = make_schedule(optimizer, steps)
+    schedule = make_schedule(optimizer, TrainingSettings(learning_rate=0.4), steps)
     warm_up = max(1, round(steps / 20))
     for step in range(steps):
         if step < warm_up:
