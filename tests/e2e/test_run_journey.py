@@ -6,12 +6,12 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from db import jobs, runs
 from db.session import reading
 from tests.support import experiments
-from tests.support.dashboard import BROWSER
+from tests.support.browser import chromium
 from tests.support.web import Web, serving
 
 
@@ -25,12 +25,10 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**BROWSER)  # type: ignore[arg-type]
+    with chromium() as browser:
         opened = browser.new_page(viewport={"width": 1280, "height": 900})
         opened.set_default_timeout(30_000)
         yield opened
-        browser.close()
 
 
 def query(page: Page) -> dict[str, str]:

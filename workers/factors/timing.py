@@ -52,6 +52,9 @@ class _OneBatch:
     def labels(self, split: Split) -> np.ndarray:  # noqa: ARG002
         return np.zeros(len(self.inputs), np.int64)
 
+    def order(self, split: Split, shuffle: int | None) -> np.ndarray:  # noqa: ARG002
+        return np.arange(len(self.inputs))
+
     def batches(
         self,
         split: Split,  # noqa: ARG002

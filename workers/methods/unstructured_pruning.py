@@ -50,7 +50,7 @@ class UnstructuredPruning(TrainingSettings, Method):
         "layer loses the same share. Not used with a pattern.",
     )
     importance: ImportanceId = Field("l1", description="What tells which weights matter least.")
-    schedule: Literal["one_shot", "cubic"] = Field(
+    pace: Literal["one_shot", "cubic"] = Field(
         "one_shot",
         description="All at once and without training, or in several steps, large ones first, with training "
         "after each.",
@@ -62,6 +62,10 @@ class UnstructuredPruning(TrainingSettings, Method):
         le=1000,
         description="Passes over the training samples after each step of the cubic schedule.",
     )
+
+    @property
+    def trains(self) -> bool:
+        return self.pace == "cubic"
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Raises StepFailed when there is no graph, nothing to judge the weights by, or training diverges."""
@@ -87,7 +91,7 @@ class UnstructuredPruning(TrainingSettings, Method):
             with torch.no_grad():
                 for name, gone in dropped.items():
                     weights[name].masked_fill_(gone, 0)
-            if self.schedule == "cubic":
+            if self.pace == "cubic":
                 with zeros_kept(graph):
                     train(graph, self._round(context, number, share), settings=self, loss=cross_entropy())
         notes = _notes(weights, dropped, before_bytes)
@@ -96,7 +100,7 @@ class UnstructuredPruning(TrainingSettings, Method):
     def _shares(self, before: float) -> list[float]:
         """Share of zeros after each step; `before` is that of the model as it comes."""
         final = self.amount if self.pattern == "none" else 1 - self._kept / self._group
-        if self.schedule == "one_shot":
+        if self.pace == "one_shot":
             return [final]
         return [cubic(before, final, step / self.steps) for step in range(1, self.steps + 1)]
 

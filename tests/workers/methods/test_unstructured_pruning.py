@@ -91,7 +91,7 @@ def test_the_cubic_schedule_by_hand() -> None:
 def test_gradual_pruning_trains_between_the_steps(tmp_path: Path) -> None:
     told: list[Progress] = []
     method = UnstructuredPruning(
-        amount=0.8, scope="layer", schedule="cubic", steps=4, epochs=2, batch_size=16, learning_rate=0.02
+        amount=0.8, scope="layer", pace="cubic", steps=4, epochs=2, batch_size=16, learning_rate=0.02
     )
     run = context(tmp_path, data=easy_data(), tell=told.append)
     after = method.apply(candidate(net()), run)
@@ -110,7 +110,7 @@ def test_gradual_pruning_trains_between_the_steps(tmp_path: Path) -> None:
 
 
 def test_goes_on_after_a_kill_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = UnstructuredPruning(amount=0.8, schedule="cubic", steps=3, epochs=2, batch_size=16)
+    method = UnstructuredPruning(amount=0.8, pace="cubic", steps=3, epochs=2, batch_size=16)
 
     def folder(name: str) -> Path:
         (tmp_path / name).mkdir(exist_ok=True)
@@ -138,7 +138,7 @@ def test_goes_on_after_a_kill_with_the_same_bits(tmp_path: Path, monkeypatch: py
 
 
 def test_gradual_patterns_end_in_the_pattern(tmp_path: Path) -> None:
-    method = UnstructuredPruning(pattern="1:4", schedule="cubic", steps=2, batch_size=16)
+    method = UnstructuredPruning(pattern="1:4", pace="cubic", steps=2, batch_size=16)
     after = weights(method.apply(candidate(net()), context(tmp_path)))["3.weight"]
     assert ((after.unflatten(1, (2, 4)) != 0).sum(2) == 1).all()  # type: ignore[no-untyped-call]
 
