@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 import app.session
+from app.components.plain import plain
 from app.components.run_charts import changes
 from app.components.run_details import titles
 from app.components.variant_panel import (
@@ -39,7 +40,7 @@ def compare_panel(frame: pd.DataFrame, chosen: str, second: str, target: dict[st
     labels = dict(zip(frame["variant"], frame["label"], strict=True))
     baseline = next(iter(frame.loc[frame["baseline"], "variant"]), None)
     known = read_variants(name for name in (baseline, chosen, second) if name)
-    st.markdown(f"**{labels[second]}** against **{labels[chosen]}**")
+    st.markdown(f"**{plain(labels[second])}** against **{plain(labels[chosen])}**")
     numbers = numbers_table([(labels[name], found[0].measurements) for name, found in known.items()], target)
     first, other = (known[name][0].measurements for name in (chosen, second))
     told = differences(first, other, target).reindex(numbers.index)
@@ -49,7 +50,7 @@ def compare_panel(frame: pd.DataFrame, chosen: str, second: str, target: dict[st
         "baseline of the same session."
     )
     for name in (chosen, second):
-        st.markdown(f"**{labels[name]}**, stage by stage")
+        st.markdown(f"**{plain(labels[name])}**, stage by stage")
         _stages(known[name], target)
         variant_recipe(known[name])
     compare_with(frame, labels, chosen, second)

@@ -8,6 +8,7 @@ import app.session
 from app import numbers
 from app.components.error_box import error_box
 from app.components.job_log import job_log
+from app.components.plain import plain
 from app.components.progress import job_progress
 from app.components.run_charts import draw_curves, draw_waterfalls
 from app.queueing import cancel, retry
@@ -35,7 +36,7 @@ def run_details(run_id: str) -> None:
     if run is None:
         st.warning("There is no such run. It may have been removed, or the link is cut short.")
         return
-    st.title(run.name)
+    st.title(plain(run.name))
     _subtitle(run, job)
     _actions(run, job)
     if job is not None and job.state == "failed" and job.error:

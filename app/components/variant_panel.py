@@ -11,6 +11,7 @@ from app import numbers
 from app.charts.variants import staircase
 from app.components.export_dialog import export_dialog
 from app.components.pareto_chart import select
+from app.components.plain import plain
 from app.recipes import chips
 from db import variants
 from db.models import Measurement, Run, Stage, Variant
@@ -69,7 +70,7 @@ def variant_details(frame: pd.DataFrame, chosen: str, target: dict[str, Any]) ->
     baseline = next(iter(frame.loc[frame["baseline"], "variant"]), None)
     labels = dict(zip(frame["variant"], frame["label"], strict=True))
     known = read_variants(name for name in (baseline, chosen) if name)
-    st.markdown(f"**{labels[chosen]}**")
+    st.markdown(f"**{plain(labels[chosen])}**")
     show_numbers([(labels[name], found[0].measurements) for name, found in known.items()], target)
     variant_recipe(known[chosen])
     compare_with(frame, labels, chosen, None)

@@ -44,7 +44,7 @@ def _empty(has_model: bool, has_data: bool) -> None:
     missing = " and ".join(
         what for what, there in (("a model", has_model), ("a dataset", has_data)) if not there
     )
-    st.info(f"A run needs {missing} first. Bring it, and wait until its check has ended.")
+    st.info(f"A run needs {missing} first. Bring what is missing, and wait until it is checked.")
     if not has_model:
         st.page_link("views/models.py", label="Models", icon=":material/deployed_code:")
     if not has_data:

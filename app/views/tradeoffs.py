@@ -13,6 +13,7 @@ from app.components.goal import goal_sliders
 from app.components.linked import linked_choice
 from app.components.live import live
 from app.components.pareto_chart import draw_pareto, select, selection
+from app.components.plain import plain
 from app.components.variant_panel import variant_details
 from app.components.variants_table import variants_table
 from db import runs, variants
@@ -103,7 +104,7 @@ def _best(frame: pd.DataFrame, goal: Goal) -> str:
         return "**Best within goal:** no variant meets it yet. Loosen the goal, or queue another amount."
     lost = round(100 * (float(frame.loc[frame["baseline"], "accuracy"].iloc[0]) - best["accuracy"]), 1)
     cost = f"for {lost:.1f} points" if lost > 0 else "and loses no accuracy"
-    return f"**Best within goal:** {best['label']} is {numbers.faster(best['ratio'])} {cost}."
+    return f"**Best within goal:** {plain(best['label'])} is {numbers.faster(best['ratio'])} {cost}."
 
 
 main()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -56,6 +57,17 @@ def test_an_address_keeps_selection_filters_and_goal(page: Page, web: Web) -> No
     page.wait_for_url("**drop=2.6**")
     with reading(web.settings.database) as session:
         assert runs.experiments(session)[0].goal == {"max_drop_points": 2.6, "max_latency_ratio": 0.6}
+
+
+def test_csv_holds_what_the_table_shows(page: Page, web: Web) -> None:
+    page.goto(f"{web.address}/tradeoffs?x=ms&feasible=true&drop=1&ratio=0.6")
+    with page.expect_download() as started:
+        page.get_by_test_id("stDownloadButton").get_by_role("button").click()
+    rows = pd.read_csv(started.value.path())
+    assert rows["label"].tolist() == ["Baseline", "Pruned by 50 %"]
+    assert rows["target"].nunique() == 1
+    assert rows["latency_ms"].round(4).tolist() == [3.12, 1.6224]  # 3.12 * 0.52
+    assert rows["accuracy"].tolist() == [0.9525, 0.946]
 
 
 def test_new_run_lives_under_its_own_name_and_its_panel_stays_in_sight(page: Page, web: Web) -> None:
