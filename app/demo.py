@@ -52,7 +52,7 @@ def recipes() -> list[dict[str, Any]]:
         {
             "name": f"Pruned {100 * amount:.0f} %",
             "steps": [
-                {"method": "structured_pruning", "amount": amount},
+                {"method": "structured_pruning", "amount": amount, "recovery": "none"},
                 {"method": "fine_tuning", "epochs": EPOCHS, "learning_rate": 0.05},
             ],
         }

@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 import app.session
+from app.recipes import trains
 from db import jobs, runs, workers
 from db.models import Experiment, Job
-from workers.recipe import Recipe
 
 BASELINE = {"name": "Baseline", "steps": []}
 
@@ -46,10 +46,6 @@ def retry(job: Job) -> None:
 
 def online_queues(session: Session) -> set[str]:
     return {queue for worker in workers.online(session) for queue in worker.queues}
-
-
-def trains(recipe: Mapping[str, Any]) -> bool:
-    return any(step.trains for step in Recipe.model_validate(recipe).steps)
 
 
 def queue_for(recipe: Mapping[str, Any], online: set[str]) -> str:

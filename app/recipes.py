@@ -67,6 +67,11 @@ def added(steps: Sequence[Plain], method: str) -> list[Plain] | None:
     return None
 
 
+def trains(recipe: Mapping[str, Any]) -> bool:
+    """True where a step passes over the training samples."""
+    return any(step.trains for step in Recipe.model_validate(recipe).steps)
+
+
 def has_amount(recipe: Mapping[str, Any]) -> bool:
     return any(step.get("amount") is not None for step in recipe["steps"])
 

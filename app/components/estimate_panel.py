@@ -7,8 +7,8 @@ from typing import Any
 import streamlit as st
 
 from app import numbers
-from app.queueing import queue_for, trains
-from app.recipes import Plain
+from app.queueing import queue_for
+from app.recipes import Plain, trains
 from workers.recipe import Recipe
 
 ROWS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (

@@ -22,6 +22,7 @@ steps:
 - method: structured_pruning
   amount: 0.3
   round_to: 4
+  recovery: none
 - method: fine_tuning
   epochs: 2
   batch_size: 32

@@ -111,7 +111,7 @@ class Plant:
     def queue_run(self, *, epochs: int, seed: int = 0) -> tuple[str, str]:
         """(job, run) of one more recipe; other seeds share no stage."""
         steps = [
-            {"method": "structured_pruning", "amount": 0.3},
+            {"method": "structured_pruning", "amount": 0.3, "recovery": "none"},
             {"method": "fine_tuning", "epochs": epochs, "batch_size": 16},
         ]
         with transaction(self.settings.database) as session:

@@ -31,7 +31,7 @@ from workers.recipe import parse_recipe
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage, Store
 
-PRUNE = "{method: structured_pruning, amount: 0.3, round_to: 2}"
+PRUNE = "{method: structured_pruning, amount: 0.3, round_to: 2, recovery: none}"
 TUNE = "{method: fine_tuning, epochs: 2, batch_size: 16}"
 SPLITS: tuple[Split, ...] = ("validation", "test")
 

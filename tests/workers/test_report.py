@@ -13,8 +13,9 @@ from workers import report
 from workers.base import Measurement, Target
 from workers.data import Dataset, open_dataset
 from workers.deploy.parity import Parity
+from workers.methods.structured_pruning import StructuredPruning
 from workers.pipeline import Job, Outcome
-from workers.recipe import parse_recipe, read_recipe
+from workers.recipe import parse_recipe, read_recipe, settings_of
 from workers.report import write_report
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage
@@ -95,7 +96,8 @@ def test_says_what_was_done_to_what(job: Job, outcome: Outcome, dataset: Dataset
     assert sum(said["dataset"]["samples"].values()) == 90
     assert said["dataset"]["notes"] == ["A problem."]
     assert said["recipe"]["name"] == "Größe 🚀"
-    assert said["recipe"]["steps"] == [{"method": "structured_pruning", "amount": 0.5, "round_to": 8}]
+    (step,) = said["recipe"]["steps"]
+    assert step == {"method": "structured_pruning", **settings_of(StructuredPruning())}
     assert said["seed"] == 3
     assert said["warnings"] == ["A warning."]
     assert said["baseline"]["method"] is None

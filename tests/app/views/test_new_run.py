@@ -39,7 +39,13 @@ def test_queueing_adds_a_run_with_a_job_and_wakes(visit: Open, experiment: str, 
         job = jobs.latest(opened, [newest.id])[newest.id]
     assert woken == [job.id]
     assert job.state == "queued"
-    assert newest.recipe["steps"][0] == {"method": "structured_pruning", "amount": 0.3, "round_to": 8}
+    step = newest.recipe["steps"][0]
+    assert {name: step[name] for name in ("method", "amount", "round_to", "recovery")} == {
+        "method": "structured_pruning",
+        "amount": 0.3,
+        "round_to": 8,
+        "recovery": "none",  # fine-tuning follows
+    }
 
 
 def test_three_amounts_are_three_runs(visit: Open, experiment: str, woken: list[str]) -> None:  # noqa: ARG001

@@ -17,8 +17,8 @@ from workers.base import Candidate, ImagePreprocessing, ModelSpec
 from workers.errors import StepFailed
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
-from workers.methods import structured_pruning
 from workers.methods.structured_pruning import StructuredPruning
+from workers.pruning import following
 
 PREPROCESSING = ImagePreprocessing(channels=1, height=8, width=8, mean=(0.0,), std=(1.0,))
 SPEC = ModelSpec(name="net", sha256="0" * 64, architecture=None, classes=3, preprocessing=PREPROCESSING)
@@ -147,7 +147,8 @@ def imported(tmp_path: Path) -> Callable[[nn.Module], Candidate]:
 
 
 def prune(model: Candidate, folder: Path, amount: float = 0.5, round_to: int = 8) -> fx.GraphModule:
-    pruned = StructuredPruning(amount=amount, round_to=round_to).apply(model, context(folder)).graph
+    method = StructuredPruning(amount=amount, round_to=round_to, recovery="none", recalibrate=False)
+    pruned = method.apply(model, context(folder)).graph
     assert pruned is not None
     return pruned
 
@@ -186,14 +187,16 @@ def test_removes_at_least_the_amount_and_no_width_more(tmp_path: Path, amount: f
 
 
 def test_the_note_says_what_was_reached(tmp_path: Path) -> None:
-    after = StructuredPruning(amount=0.3, round_to=1).apply(model_of(chain()), context(tmp_path))
+    after = StructuredPruning(amount=0.3, round_to=1, recovery="none").apply(
+        model_of(chain()), context(tmp_path)
+    )
     assert after.graph is not None
     removed = 1 - chain_macs(*list(widths(after.graph).values())[:2]) / chain_macs(32, 64)
     assert after.notes == (f"Removed {removed:.1%} of the multiply-accumulates (asked: at least 30%).",)
 
 
 def test_an_amount_out_of_reach_is_told(tmp_path: Path) -> None:
-    after = StructuredPruning(amount=0.95).apply(model_of(chain(16, 16)), context(tmp_path))
+    after = StructuredPruning(amount=0.95, recovery="none").apply(model_of(chain(16, 16)), context(tmp_path))
     assert after.graph is not None
     assert list(widths(after.graph).values()) == [8, 8, 3]
     removed = 1 - chain_macs(8, 8) / chain_macs(16, 16)
@@ -266,17 +269,19 @@ def test_groups_lose_their_channels_evenly(tmp_path: Path) -> None:
     assert grouped.weight.shape[1] * 2 == grouped.in_channels < 16
 
 
-def test_a_transformer_narrows_its_feed_forward_units_only(
+def test_a_transformer_keeps_its_attention_heads(
     imported: Callable[[nn.Module], Candidate], tmp_path: Path
 ) -> None:
     model = imported(Transformer())
-    after = StructuredPruning(amount=0.1).apply(model, context(tmp_path))
+    after = StructuredPruning(amount=0.1, recovery="none").apply(model, context(tmp_path))
     assert model.graph is not None
     assert after.graph is not None
     before, now = widths(model.graph), widths(after.graph)
-    assert {name for name in before if now[name] != before[name]} == {"up"}
-    assert now["up"] % 8 == 0
-    assert "Only the 1 layers" in after.notes[0]
+    assert now["qkv"] == before["qkv"]
+    assert now["up"] < before["up"]
+    assert now["up"] % 8 == now["patches"] % 8 == 0
+    assert after.notes[0].startswith("1 of 6 layers keep their width, e.g. qkv:")
+    assert "attention" in after.notes[0]
     assert trains(after.graph)
 
 
@@ -293,7 +298,7 @@ def test_channels_that_are_followed_wrongly_are_noticed(
     imported: Callable[[nn.Module], Candidate], tmp_path: Path
 ) -> None:
     pruned = prune(imported(Shuffled()), tmp_path, amount=0.2)
-    assert {name for name, width in widths(pruned).items() if width != 32} == {"b", "fc"}
+    assert {name for name, width in widths(pruned).items() if width != 32} == {"b", "c", "fc"}
 
 
 def test_an_architecture_that_cannot_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,8 +313,8 @@ def test_an_architecture_that_cannot_be_followed(tmp_path: Path, monkeypatch: py
 
 
 def test_a_search_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(structured_pruning, "GROUP_SEARCH_SECONDS", 0.2)
-    monkeypatch.setattr(tp.DependencyGraph, "get_all_groups", lambda *_, **__: time.sleep(60))
+    monkeypatch.setattr(following, "GROUP_SEARCH_SECONDS", 0.2)
+    monkeypatch.setattr(tp.DependencyGraph, "get_pruning_group", lambda *_, **__: time.sleep(60))
     started = time.monotonic()
     with pytest.raises(StepFailed, match="took over 0 s"):
         prune(model_of(chain()), tmp_path)

@@ -1,0 +1,1 @@
+"""Channels and blocks: which go together, which matter least, what is gained when they go."""

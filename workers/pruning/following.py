@@ -1,0 +1,153 @@
+"""Which layers of an architecture can be narrowed at all, found out by trying, within a time limit."""
+
+import copy
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from workers.errors import StepFailed
+from workers.graph.layer_roles import LAYERS, inner_layers, output_layers
+from workers.pruning.groups import CannotFollow, Group, cut, find_groups
+
+#: torch-pruning's search runs for ever on some architectures.
+GROUP_SEARCH_SECONDS = 60.0
+#: What may stand between layers and mix or reorder their channels, by the name of the function.
+_MIXERS = {
+    "scaled_dot_product_attention": "attention",
+    "multi_head_attention_forward": "attention",
+    "matmul": "products of two activations",
+    "bmm": "products of two activations",
+    "einsum": "products of two activations",
+    "roll": "shifted windows",
+    "chunk": "channel splits",
+    "split": "channel splits",
+    "split_with_sizes": "channel splits",
+    "channel_shuffle": "channel shuffles",
+    "pixel_shuffle": "pixel shuffles",
+    "view": "reshapes",
+    "reshape": "reshapes",
+}
+
+
+@dataclass(frozen=True)
+class Followed:
+    groups: tuple[Group, ...]
+    #: For the reader of the result; empty when every layer can be narrowed.
+    notes: tuple[str, ...]
+
+
+def follow(
+    graph: GraphModule, sample: Tensor, scores: Mapping[str, Tensor], keep: frozenset[str]
+) -> Followed:
+    """The groups that can be cut, alone and together; those that fail the comparison are dropped.
+
+    First all layers but those that give the logits are tried, then, where that takes too long or nothing of
+    it holds, the inner ones, whose channels reach the next layers one by one. Raises StepFailed when there
+    is none.
+    """
+    names = {module: name for name, module in graph.named_modules()}
+    layers = [name for module, name in names.items() if isinstance(module, LAYERS)]
+    outputs = {names[module] for module in output_layers(graph)}
+    inner = [names[module] for module in inner_layers(graph)]
+    why = ""
+    for roots in ([name for name in layers if name not in outputs], inner):
+        try:
+            with deadline(GROUP_SEARCH_SECONDS):
+                groups = find_groups(copied(graph), sample, scores, roots=set(roots), keep=keep)
+        except (CannotFollow, TimeoutError) as error:
+            why = why or str(error)
+            continue
+        if groups and holds(graph, sample, groups):
+            return Followed(tuple(groups), _notes(graph, groups, layers, outputs | keep, why))
+        groups = _one_by_one(graph, sample, groups)
+        if groups and holds(graph, sample, groups):
+            return Followed(tuple(groups), _notes(graph, groups, layers, outputs | keep, why))
+    raise StepFailed(
+        "structured_pruning", _nothing_to_follow(graph, layers, keep, why), "Leave this step out."
+    )
+
+
+def holds(graph: GraphModule, sample: Tensor, groups: Sequence[Group]) -> bool:
+    """True when half of the channels of all groups can be cut from a copy and the comparison passes."""
+    dropped = {
+        group.root: group.channels(torch.arange(group.width // group.parts)[::2])
+        for group in groups
+        if group.width > group.parts
+    }
+    try:
+        cut(copied(graph), sample, dropped)
+    except CannotFollow:
+        return False
+    return True
+
+
+def copied(graph: GraphModule) -> GraphModule:
+    """A copy that can be cut: nothing can be followed through frozen weights."""
+    return copy.deepcopy(graph).eval().requires_grad_(True)
+
+
+def _one_by_one(graph: GraphModule, sample: Tensor, groups: Sequence[Group]) -> list[Group]:
+    """Those that hold alone; the rest is not tried once the time is over."""
+    end = time.monotonic() + GROUP_SEARCH_SECONDS
+    return [group for group in groups if time.monotonic() < end and holds(graph, sample, [group])]
+
+
+def _notes(
+    graph: GraphModule, groups: Sequence[Group], layers: Sequence[str], left_alone: set[str], why: str
+) -> tuple[str, ...]:
+    narrowed = {layer for group in groups for layer in group.layers}
+    others = [name for name in layers if name not in narrowed | left_alone]
+    if not others:
+        return ()
+    return (
+        f"{len(others)} of {len(layers)} layers keep their width, e.g. {others[0]}: what they are coupled to "
+        f"cannot be followed in this architecture ({why or _mixers(graph)}).",
+    )
+
+
+def _nothing_to_follow(graph: GraphModule, layers: Sequence[str], keep: frozenset[str], why: str) -> str:
+    if keep >= set(layers):
+        return "every layer is to be kept."
+    return f"the channels of this architecture cannot be followed ({why or _mixers(graph)})."
+
+
+def _mixers(graph: GraphModule) -> str:
+    """What in the graph mixes channels; of reshapes only when there is nothing else."""
+    called = {
+        str(getattr(node.target, "__name__", node.target)).split(".")[0]
+        for node in graph.graph.nodes
+        if node.op in ("call_function", "call_method")
+    }
+    found = dict.fromkeys(meaning for name, meaning in _MIXERS.items() if name in called)
+    if len(found) > 1:
+        found.pop("reshapes", None)
+    return "it has " + ", ".join(found) if found else "an unknown operation mixes them"
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after `seconds`.
+
+    Works where signals do: in the main thread, where a job's process does its work.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"the search for coupled layers took over {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    remaining = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *remaining)
+        signal.signal(signal.SIGALRM, before)

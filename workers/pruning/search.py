@@ -1,0 +1,68 @@
+"""The smallest share of channels whose removal saves what was asked for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule
+
+from workers.base import ModelSpec, Progress
+from workers.pruning.choosing import Scope, choose
+from workers.pruning.costs import Cost
+from workers.pruning.following import copied
+from workers.pruning.groups import Group, cut
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """removed: share of the cost that is gone, against the graph that the cost was made with."""
+
+    graph: GraphModule
+    removed: float
+
+
+def sample_input(spec: ModelSpec, seed: int) -> torch.Tensor:
+    """(2, C, H, W) of noise, to follow channels with."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, *spec.preprocessing.shape, generator=generator)
+
+
+def narrow(
+    graph: GraphModule,
+    sample: torch.Tensor,
+    groups: Sequence[Group],
+    cost: Cost,
+    amount: float,
+    *,
+    scope: Scope,
+    round_to: int,
+    tell: Callable[[Progress], None],
+) -> Narrowed | None:
+    """A copy of `graph` with as few channels removed as save `amount`, or with all that can go.
+
+    None when not a single channel can go. Raises CannotFollow when a cut does not pass its comparison.
+    """
+    tried: dict[str, Narrowed] = {}
+
+    def attempt(step: int) -> Narrowed:
+        dropped = choose(groups, step / cost.steps, scope, round_to)
+        key = repr(dropped)  # many shares round to the same widths
+        if key not in tried:
+            narrowed = copied(graph)
+            cut(narrowed, sample, dropped)
+            tried[key] = Narrowed(narrowed, cost.removed(narrowed))
+        return tried[key]
+
+    low, high = 0, cost.steps - 1
+    if not any(choose(groups, high / cost.steps, scope, round_to).values()):
+        return None
+    best = attempt(high)
+    while best.removed >= amount and high - low > 1:
+        middle = (low + high) // 2
+        tell(Progress(f"removing {middle / cost.steps:.0%} of the channels", 1 - (high - low) / cost.steps))
+        found = attempt(middle)
+        if found.removed >= amount:
+            best, high = found, middle
+        else:
+            low = middle
+    return best
