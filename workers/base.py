@@ -225,8 +225,11 @@ class Method(Frozen):
     source: ClassVar[str]
     #: A sentence that a person should read before the run, not after it; empty where there is none.
     caution: ClassVar[str] = ""
-    #: Steps that train or cut need the graph; an uploaded ONNX file has none.
-    needs_graph: ClassVar[bool] = True
+
+    @property
+    def needs_graph(self) -> bool:
+        """True where the step trains or cuts the graph; an uploaded ONNX file has none."""
+        return True
 
     @property
     def trains(self) -> bool:

@@ -76,6 +76,11 @@ class Latency(Measure):
             for index in range(len(artefacts))
         ]
 
+    def ratios(self, files: Sequence[Path], bench: Bench) -> list[float]:
+        """Time of each file as a multiple of the first one's; for steps that choose by time."""
+        latency_ms = self._time(files, bench).latency_ms
+        return [ratio_to_baseline(times_ms, latency_ms[0], self.seed)[0] for times_ms in latency_ms]
+
     def _time(self, files: Sequence[Path], bench: Bench) -> Timings:
         generator = np.random.default_rng(self.seed)
         # Before pinning: torch's thread pool would inherit the few cores and keep them.

@@ -1,18 +1,39 @@
 """How many multiply-accumulate operations one sample costs. Never shown as speed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
+from pathlib import Path
 
+import onnx
 import torch
+from onnx import ModelProto, NodeProto
 from torch.fx import GraphModule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from workers.base import Artefact, Bench, Measure, Measurement, ModelSpec
 
+#: Operators whose cost follows from shapes, with the places of their data and their weights.
+PRODUCTS = {
+    "Conv": (0, 1),
+    "ConvInteger": (0, 1),
+    "QLinearConv": (0, 3),
+    "ConvTranspose": (0, 1),
+    "Gemm": (0, 1),
+    "MatMul": (0, 1),
+    "MatMulInteger": (0, 1),
+    "QLinearMatMul": (0, 3),
+}
+#: Operators that multiply in ways not counted here, or run other graphs.
+UNCOUNTED = frozenset("Attention DeformConv Einsum GRU If LSTM Loop RNN Scan".split())
+
 
 class Macs(Measure):
-    """Multiply-accumulates of convolutions and matrix products, one sample; None without a graph."""
+    """Multiply-accumulates of convolutions and matrix products, one sample.
+
+    Counted in the graph, or else in the file; None where the file does not tell its shapes.
+    """
 
     title = "MACs"
     unit = "MAC"
@@ -27,7 +48,9 @@ class Macs(Measure):
 
 def _macs(artefact: Artefact) -> int | None:
     candidate = artefact.candidate
-    return None if candidate.graph is None else count_macs(candidate.graph, candidate.spec)
+    if candidate.graph is None:
+        return count_file_macs(artefact.file)
+    return count_macs(candidate.graph, candidate.spec)
 
 
 def count_macs(graph: GraphModule, spec: ModelSpec) -> int:
@@ -59,3 +82,41 @@ def _countable(graph: GraphModule) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for module in training:
             module.training = True
+
+
+def count_file_macs(file: Path) -> int | None:
+    """The same for an ONNX file, float or quantized; None for operators and shapes that are not known."""
+    model = onnx.load(file)
+    nodes = model.graph.node
+    if any(node.op_type in UNCOUNTED or node.domain not in ("", "ai.onnx") for node in nodes):
+        return None
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    shapes = _shapes(onnx.shape_inference.infer_shapes(model, data_prop=True))
+    try:
+        return sum(_node_macs(node, shapes) for node in nodes if node.op_type in PRODUCTS)
+    except KeyError:  # a shape that depends on the data
+        return None
+
+
+def _shapes(model: ModelProto) -> dict[str, list[int]]:
+    """Of every tensor that has one without symbols."""
+    graph = model.graph
+    known = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shape = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(size.HasField("dim_value") for size in shape):
+            known[value.name] = [size.dim_value for size in shape]
+    return known
+
+
+def _node_macs(node: NodeProto, shapes: Mapping[str, list[int]]) -> int:
+    """Raises KeyError where a shape is not known."""
+    data, weight = (shapes[node.input[place]] for place in PRODUCTS[node.op_type])
+    if node.op_type == "ConvTranspose":
+        return prod(data) * prod(weight[1:])
+    made = prod(shapes[node.output[0]])
+    if "Conv" in node.op_type:
+        return made * prod(weight[1:])
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return made * data[0 if transposed else -1]

@@ -1,0 +1,76 @@
+"""What files answer on validation samples, and the gate that compares them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from workers.base import Context, Session
+from workers.errors import GateFailed
+from workers.host import logical_cores
+from workers.turns import training_turn
+
+BATCH_SIZE = 64
+GATE_SAMPLES = 512
+#: Between the two highest logits, as a share of the largest: what rounding in another place explains.
+TIED = 0.01
+
+
+def logits(file: Path, context: Context, *, samples: int | None = None, optimize: bool = True) -> np.ndarray:
+    """(N, classes) on the first `samples` of the validation split, None for all."""
+    session = context.runtime.open(file, threads=logical_cores(), optimize=optimize)
+    return np.concatenate(list(_answers(session, context, samples)))
+
+
+def _answers(session: Session, context: Context, samples: int | None) -> Iterator[np.ndarray]:
+    left = len(context.data.labels("validation")) if samples is None else samples
+    for inputs, _ in context.data.batches("validation", BATCH_SIZE):
+        with training_turn():
+            yield session.run(inputs.numpy()[:left])
+        left -= len(inputs)
+        if left <= 0:
+            return
+
+
+def accuracy(answers: np.ndarray, context: Context) -> float:
+    """Share of the validation samples that are right."""
+    return float((answers.argmax(axis=1) == context.data.labels("validation")[: len(answers)]).mean())
+
+
+def divergence(expected: np.ndarray, got: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence of softmax(got) from softmax(expected); (N, classes) logits."""
+    first, second = _log_softmax(expected), _log_softmax(got)
+    return float((np.exp(first) * (first - second)).sum(axis=1).mean())
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def check_saturation(file: Path, context: Context) -> None:
+    """The integer kernels must give the answers that the file's own numbers give in float.
+
+    Without optimizations the runtime does the arithmetic of a QDQ file in float, where nothing overflows.
+    Raises GateFailed at the first differing answer that is no tie.
+    """
+    plain = logits(file, context, samples=GATE_SAMPLES, optimize=False)
+    fast = logits(file, context, samples=GATE_SAMPLES)
+    changed = changed_answers(plain, fast)
+    if changed.any():
+        error = float(np.abs(fast - plain).max() / max(np.abs(plain).max(), 1e-6))
+        raise GateFailed(
+            "quantization",
+            f"{int(changed.sum())} of {len(plain)} answers change when the runtime optimises the file "
+            f"(logits by up to {error:.1%}): its integer arithmetic overflows on this processor.",
+            "Nothing was handed out. Use mode: fp16, or quantize on the processor that will run the model.",
+        )
+
+
+def changed_answers(plain: np.ndarray, fast: np.ndarray) -> np.ndarray:
+    """(N,) bool: another first guess, leaving out ties; both arguments (N, classes)."""
+    scale = max(float(np.abs(plain).max()), 1e-6)
+    ranked = np.sort(plain, axis=1)
+    tied = ranked[:, -1] - ranked[:, -2] <= TIED * scale
+    differs = plain.argmax(axis=1) != fast.argmax(axis=1)
+    return np.asarray(differs & ~tied | ~np.isfinite(fast).all(axis=1))

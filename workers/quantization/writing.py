@@ -1,0 +1,142 @@
+"""Write the quantized network: static (QDQ), dynamic or half precision, some layers left in float."""
+
+import copy
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from onnx import ModelProto
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import TensorData
+from onnxruntime.quantization.onnx_model import ONNXModel
+from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import QuantizationMode, add_quant_input_suffix
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from workers.quantization.network import Network
+from workers.quantization.ranges import Range
+from workers.quantization.scheme import Scheme
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+#: What stands between two layers and loses little in 8 bits.
+NARROW = (*LAYERS, "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
+#: All that ONNX Runtime has integer kernels for: fewer conversions between, more rounding.
+WIDE = tuple(sorted({*QDQRegistry, *QLinearOpsRegistry} - {"EmbedLayerNormalization"}))
+
+#: What ONNX Runtime appends to the name of an output that it quantizes.
+TENSOR_NAME_QUANT_INPUT_SUFFIX = add_quant_input_suffix("")
+
+#: Writes the network with the named layers in float.
+Writer = Callable[[frozenset[str]], ModelProto]
+
+
+def static(
+    network: Network, ranges: Mapping[str, Range], scheme: Scheme, operators: tuple[str, ...]
+) -> Writer:
+    """Integer activations and weights; QuantizeLinear and DequantizeLinear around every operator."""
+
+    def write(in_float: frozenset[str]) -> ModelProto:
+        quantizer = QDQQuantizer(
+            copy.deepcopy(network.model),
+            per_channel=True,
+            reduce_range=scheme.reduce_range,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range={
+                name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+                for name, (low, high) in ranges.items()
+            },
+            nodes_to_quantize=_quantizable(network, in_float, operators),
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(operators),
+            extra_options={},
+        )
+        model = quantizer.quantize_model()
+        _leave_logits(model)
+        return _in_order(model)
+
+    return write
+
+
+def quantized_tensors(model: ModelProto) -> set[str]:
+    """Names that the activations with a range had in float."""
+    nodes = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    return {node.input[0].removesuffix(TENSOR_NAME_QUANT_INPUT_SUFFIX) for node in nodes}
+
+
+def _leave_logits(model: ModelProto) -> None:
+    """256 steps for the last output would make ties, and save nothing."""
+    makers = {node.output[0]: node for node in model.graph.node}
+    output = model.graph.output[0].name
+    again = makers[output]
+    if again.op_type != "DequantizeLinear" or (coarse := makers.get(again.input[0])) is None:
+        return
+    exact = makers[coarse.input[0]]
+    readers = [node for node in model.graph.node for name in node.input if name == exact.output[0]]
+    if readers == [coarse]:
+        exact.output[0] = output
+        for node in (coarse, again):
+            model.graph.node.remove(node)
+
+
+def dynamic(network: Network, scheme: Scheme) -> Writer:
+    """Integer weights of matrix products; the range of their inputs is found at every call."""
+
+    def write(in_float: frozenset[str]) -> ModelProto:
+        quantizer = ONNXQuantizer(
+            copy.deepcopy(network.model),
+            per_channel=True,
+            reduce_range=scheme.reduce_range,
+            mode=QuantizationMode.IntegerOps,
+            static=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=None,
+            nodes_to_quantize=_quantizable(network, in_float, ("Gemm", "MatMul")),
+            nodes_to_exclude=[],
+            op_types_to_quantize=["Gemm", "MatMul"],
+            extra_options={"MatMulConstBOnly": True},
+        )
+        quantizer.quantize_model()
+        return _in_order(quantizer.model.model)
+
+    return write
+
+
+def half(network: Network) -> Writer:
+    """float16 weights and activations; input and output stay float32."""
+
+    def write(in_float: frozenset[str]) -> ModelProto:
+        model = convert_float_to_float16(
+            copy.deepcopy(network.model), keep_io_types=True, node_block_list=list(in_float)
+        )
+        return _in_order(model)
+
+    return write
+
+
+def _in_order(model: ModelProto) -> ModelProto:
+    """The rules of ONNX want every node behind those it reads from; the writers append theirs."""
+    wrapped = ONNXModel(model)
+    wrapped.topological_sort()
+    wrapped.clean_initializers()
+    return model
+
+
+def _quantizable(network: Network, in_float: frozenset[str], operators: tuple[str, ...]) -> list[str]:
+    """Nodes to quantize: layers that are not kept in float, and what only such layers lead into."""
+    layers = {layer.node for layer in network.layers}
+    producers = {name: node for node in network.model.graph.node for name in node.output}
+    chosen = []
+    for node in network.model.graph.node:
+        if node.op_type not in operators:
+            continue
+        if node.op_type in LAYERS:
+            taken = node.name in layers - in_float
+        else:
+            before = {producers[name].name for name in node.input if name in producers} & layers
+            taken = not before or not before <= in_float
+        if taken:
+            chosen.append(node.name)
+    return chosen
