@@ -56,7 +56,7 @@ def easy_data(train: int = 64, validation: int = 48, noise: float = 1.0) -> Arra
         return patterns[labels] + noise * torch.randn(samples, 1, 8, 8, generator=generator), labels
 
     splits: dict[Split, tuple[Tensor, Tensor]] = {"train": split(train), "validation": split(validation)}
-    return ArrayData({**splits, "calibration": split(48)}, ("a", "b", "c"))
+    return ArrayData({**splits, "calibration": split(validation)}, ("a", "b", "c"))
 
 
 def small_net() -> fx.GraphModule:

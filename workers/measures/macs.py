@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import ModelProto, NodeProto
+from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 from torch.fx import GraphModule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -92,10 +93,10 @@ def count_file_macs(file: Path) -> int | None:
         return None
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
-    shapes = _shapes(onnx.shape_inference.infer_shapes(model, data_prop=True))
     try:
+        shapes = _shapes(SymbolicShapeInference.infer_shapes(model, auto_merge=True))
         return sum(_node_macs(node, shapes) for node in nodes if node.op_type in PRODUCTS)
-    except KeyError:  # a shape that depends on the data
+    except Exception:  # noqa: BLE001 - shapes that depend on the data end it with errors of every kind
         return None
 
 

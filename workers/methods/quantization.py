@@ -1,27 +1,26 @@
-"""Store and compute in fewer bits: int8 by calibration, by the call or by training, or float16."""
+"""Store and compute in fewer bits: int8 by calibration, per call or by training; half the bits of a float."""
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
-import onnx
 from pydantic import Field
 
-from workers.base import Bench, Candidate, Context, Family, Method, Progress
+from workers.base import Candidate, Context, Family, Method
 from workers.errors import StepFailed
-from workers.measures.latency import Latency
-from workers.quantization.answers import accuracy, check_saturation, logits
-from workers.quantization.fallback import ranked_layers, shortest_prefix
-from workers.quantization.network import float_network
-from workers.quantization.scheme import scheme_of_host
-from workers.quantization.static import static_writers
-from workers.quantization.writing import Writer, dynamic, half
+from workers.quantization.answers import check_saturation
+from workers.quantization.aware import folded, with_rounding, without_rounding
+from workers.quantization.network import Network, float_network
+from workers.quantization.nncf_writer import by_nncf, nncf_is_installed
+from workers.quantization.scheme import Scheme, scheme_of_host
+from workers.quantization.static import calibrate
+from workers.quantization.trials import Trial, Trials
+from workers.quantization.writing import Writer, bfloat16, dynamic, float16
+from workers.training.loop import train
+from workers.training.losses import cross_entropy
 from workers.training.settings import TrainingSettings
 
-#: Seconds of calls per file; the full measurement of the finished stage takes four times as long.
-LATENCY = Latency(seconds=1.0)
+INT8 = ("static", "dynamic", "qat")
 
 
 class Quantization(TrainingSettings, Method):
@@ -30,14 +29,19 @@ class Quantization(TrainingSettings, Method):
     title: ClassVar[str] = "Quantization"
     family: ClassVar[Family] = "quantization"
     source: ClassVar[str] = (
-        "Jacob et al. 2018 (arXiv:1712.05877), equation 1; bias correction: Nagel et al. 2019 "
+        "Jacob et al. 2018 (arXiv:1712.05877), equation 1 and section 3; bias correction: Nagel et al. 2019 "
         "(arXiv:1906.04721), section 4.2"
     )
 
-    mode: Literal["static", "dynamic", "fp16"] = Field(
+    mode: Literal["static", "dynamic", "qat", "fp16", "bf16"] = Field(
         "static",
         description="static: int8 with ranges from calibration samples. dynamic: int8 matrix products, for "
-        "transformers. fp16: half the size.",
+        "transformers. qat: static after training with the rounding. fp16, bf16: half the size.",
+    )
+    engine: Literal["auto", "onnxruntime", "nncf"] = Field(
+        "auto",
+        description="What writes static int8: Paredown with ONNX Runtime, NNCF (the extra `openvino`), or "
+        "auto: the faster of those installed.",
     )
     max_drop: float = Field(
         0.5,
@@ -51,138 +55,114 @@ class Quantization(TrainingSettings, Method):
     keep_faster: bool = Field(
         True, description="Where int8 turns out slower than float32, hand on the float32 model."
     )
+    epochs: int = Field(3, ge=1, le=1000, description="For qat: passes over the training samples.")
+    learning_rate: float = Field(
+        0.001, gt=0, le=1, description="For qat: peak of the cosine schedule, a tenth of that of fine-tuning."
+    )
 
     @property
     def needs_graph(self) -> bool:
-        return False
+        return self.mode == "qat"
 
     @property
     def depends_on_target(self) -> bool:
         return True
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
-        return _Work(self, model, context).run()
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """One way to write the network, as a file."""
-
-    name: str
-    write: Writer
-    file: Path
-    accuracy: float
-    #: Time as a multiple of float32.
-    ratio: float
-    in_float: frozenset[str] = frozenset()
-
-
-class _Work:
-    def __init__(self, settings: Quantization, model: Candidate, context: Context) -> None:
-        self.settings, self.model, self.context = settings, model, context
-        self.notes: list[str] = []
-        self.float_file, self.network = float_network(model, context.data.classes, context.scratch)
-        self.float_accuracy = accuracy(logits(self.float_file, context), context)
-
-    def run(self) -> Candidate:
-        trials = self._tried(self._writers())
-        good = [trial for trial in trials if self._drop(trial.accuracy) <= self.settings.max_drop]
-        best = min(good, key=lambda trial: trial.ratio) if good else self._with_float_layers(trials)
+        """Raises StepFailed for qat without a graph, without layers and for a file that is quantized;
+        GateFailed where the integers overflow on this processor; SomethingMissing without the engine.
+        """
+        if self.mode == "qat" and model.graph is None:
+            raise StepFailed("quantization", "mode qat trains, and an ONNX file cannot.", "Use mode: static.")
+        start = model
+        if self.mode == "qat" and model.graph is not None:  # BatchNorm where it is in the file
+            start = dataclasses.replace(model, graph=folded(model.graph))
+        file, network = float_network(start, context.data.classes, context.scratch)
+        layers = self._layers(network)
+        trials = Trials(file, network, context, self.max_drop)
+        writers, notes = self._writers(start, network, context)
+        best = trials.best(writers, layers)
         if best is None:
-            return self._unchanged()
-        if self.settings.mode != "fp16":
-            check_saturation(best.file, self.context)
-        self._say(best)
-        if best.ratio >= 1 and self.settings.mode != "fp16" and self.settings.keep_faster:
-            self.notes.append(
-                f"The float32 file is kept: int8 takes {best.ratio:.2f} times as long on this target. "
-                "Set keep_faster to false to keep the smaller file."
+            notes.append(
+                f"Every layer would have to stay in float to lose at most {self.max_drop:g} points; "
+                "the model is handed on unchanged."
             )
-            return self._unchanged()
-        return Candidate(self.model.spec, onnx=best.file, notes=(*self.model.notes, *self.notes))
+        else:
+            if self.mode in INT8:
+                check_saturation(best.file, file, context)
+            notes += self._results(best, trials, network)
+            if best.ratio < 1 or self.mode not in INT8 or not self.keep_faster:
+                return Candidate(model.spec, onnx=best.file, notes=(*model.notes, *notes))
+            notes.append(
+                f"The float32 model is kept: int8 takes {best.ratio:.2f} times as long on this target. "
+                "Set keep_faster to false for the smaller file."
+            )
+        return dataclasses.replace(model, notes=(*model.notes, *notes))
 
-    def _writers(self) -> Mapping[str, Writer]:
-        if self.settings.mode == "fp16":
-            return {"float16": half(self.network)}
-        scheme = scheme_of_host()
-        self._check_layers()
-        self.notes.append(f"Weights are int8 per channel, activations uint8 (U8S8): {scheme.why}.")
-        if self.settings.mode == "dynamic":
-            return {"dynamic": dynamic(self.network, scheme)}
-        writers, notes = static_writers(self.network, scheme, self.context, self.settings.samples)
-        self.notes += notes
-        return writers
-
-    def _check_layers(self) -> None:
-        dynamic_mode = self.settings.mode == "dynamic"
-        if not any(layer.operator != "Conv" or not dynamic_mode for layer in self.network.layers):
+    def _layers(self, network: Network) -> list[str]:
+        """Nodes that this mode quantizes. Raises StepFailed where there is none."""
+        kinds = ("Gemm", "MatMul") if self.mode == "dynamic" else ("Conv", "Gemm", "MatMul")
+        found = [layer.node for layer in network.layers if layer.operator in kinds]
+        if not found:
             raise StepFailed(
                 "quantization",
-                f"mode {self.settings.mode} finds no {'matrix product' if dynamic_mode else 'layer'} with "
-                "constant weights in this model.",
-                "Use mode: static." if self.network.layers else "Leave this step out.",
+                f"mode {self.mode} finds no {' or '.join(kinds)} with constant weights in this model.",
+                "Use mode: static." if network.layers else "Leave this step out.",
             )
+        return found
 
-    def _tried(self, writers: Mapping[str, Writer]) -> list[_Trial]:
-        """Every way written, timed side by side and compared on validation."""
-        files = [self._written(write, f"trial{n}.onnx") for n, write in enumerate(writers.values())]
-        ratios = self._ratios(files)
-        return [
-            _Trial(name, write, file, accuracy(logits(file, self.context), self.context), ratio)
-            for (name, write), file, ratio in zip(writers.items(), files, ratios, strict=True)
+    def _writers(
+        self, model: Candidate, network: Network, context: Context
+    ) -> tuple[Mapping[str, Writer], list[str]]:
+        """The ways to try, by what they are called in the notes, which come with them."""
+        if self.mode == "fp16":
+            return {"weights and activations as float16": float16(network)}, []
+        if self.mode == "bf16":
+            note = "bfloat16 is how the weights are stored; ONNX Runtime computes with them in float32."
+            return {"weights as bfloat16": bfloat16(network)}, [note]
+        scheme = scheme_of_host()
+        notes = [f"Weights are int8 per channel, activations uint8 (U8S8): {scheme.why}."]
+        if self.mode == "dynamic":
+            return {"matrix products": dynamic(network, scheme)}, notes
+        if self.mode == "qat":
+            return self._trained(model, network, scheme, context, notes), notes
+        writers: dict[str, Writer] = {}
+        if self.engine != "nncf":
+            calibrated = calibrate(network, scheme, context, self.samples)
+            writers |= calibrated.corrected(context, self.samples).writers()
+            notes.append(calibrated.note)
+        if self.engine == "nncf" or (self.engine == "auto" and nncf_is_installed()):
+            writers["by NNCF"] = by_nncf(network, scheme, context, self.samples)
+        return writers, notes
+
+    def _trained(
+        self, model: Candidate, network: Network, scheme: Scheme, context: Context, notes: list[str]
+    ) -> Mapping[str, Writer]:
+        """Static int8 of the network after training with its rounding; adds to the notes."""
+        assert model.graph is not None
+        calibrated = calibrate(network, scheme, context, self.samples)
+        graph, found = with_rounding(model.graph, network, calibrated.simulated, scheme)
+        history = train(graph.requires_grad_(True), context, settings=self, loss=cross_entropy())
+        trained = dataclasses.replace(model, graph=without_rounding(graph))
+        _, network = float_network(trained, context.data.classes, context.scratch / "trained")
+        notes += [
+            calibrated.note,
+            f"Trained with the rounding of {found} of {len(network.layers)} layers: epoch "
+            f"{history.best_epoch} of {self.epochs} was kept, validation accuracy "
+            f"{history.start_accuracy:.2%} before, {history.best_accuracy:.2%} after.",
         ]
+        return dataclasses.replace(calibrated, network=network).writers(wide=False)
 
-    def _with_float_layers(self, trials: list[_Trial]) -> _Trial | None:
-        """The most accurate way, with the fewest layers in float that bring it within max_drop."""
-        trial = max(trials, key=lambda trial: trial.accuracy)
-        layers = [layer.node for layer in self.network.layers if self._is_quantized(layer.operator)]
-        ranked = ranked_layers(self.network, trial.write, layers, self.float_file, self.context)
-        in_float = shortest_prefix(ranked, lambda some: self._good_with(trial.write, some))
-        if in_float is None:
-            self.notes.append(
-                f"Every layer would have to stay in float to lose at most {self.settings.max_drop:g} points; "
-                f"with all of them in fewer bits {self._drop(trial.accuracy):.2f} are lost. The model is "
-                "handed on unchanged."
-            )
-            return None
-        file = self._written(trial.write, "mixed.onnx", in_float)
-        reached = accuracy(logits(file, self.context), self.context)
-        (ratio,) = self._ratios([file])
-        return _Trial(trial.name, trial.write, file, reached, ratio, in_float)
-
-    def _is_quantized(self, operator: str) -> bool:
-        return self.settings.mode != "dynamic" or operator != "Conv"
-
-    def _good_with(self, write: Writer, in_float: frozenset[str]) -> bool:
-        self.context.tell(Progress(f"validating with {len(in_float)} layers in float", 0.9))
-        file = self._written(write, "trial.onnx", in_float)
-        return self._drop(accuracy(logits(file, self.context), self.context)) <= self.settings.max_drop
-
-    def _drop(self, reached: float) -> float:
-        """Points lost against float; rounded, so that 0.5 asked is 0.5 allowed."""
-        return round(100 * (self.float_accuracy - reached), 6)
-
-    def _written(self, write: Writer, name: str, in_float: frozenset[str] = frozenset()) -> Path:
-        file = self.context.scratch / name
-        model = write(in_float)
-        del model.graph.value_info[:]
-        onnx.save(model, file)
-        return file
-
-    def _ratios(self, files: list[Path]) -> list[float]:
-        self.context.tell(Progress("timing against float32", 0.6))
-        context = self.context
-        bench = Bench(context.data, context.runtime, context.target, lambda _: None)
-        return LATENCY.ratios([self.float_file, *files], bench)[1:]
-
-    def _say(self, best: _Trial) -> None:
+    def _results(self, best: Trial, trials: Trials, network: Network) -> list[str]:
+        notes = []
         if best.in_float:
-            stayed = sorted(layer.weight for layer in self.network.layers if layer.node in best.in_float)
-            self.notes.append(f"{len(stayed)} layers stayed in float: {', '.join(stayed)}.")
-        self.notes.append(
-            f"Quantized {best.name}: validation accuracy {self.float_accuracy:.2%} in float32, "
-            f"{best.accuracy:.2%} now; {1 / best.ratio:.2f} times as fast as float32."
+            stayed = sorted(layer.weight for layer in network.layers if layer.node in best.in_float)
+            notes.append(
+                f"{len(stayed)} of {len(network.layers)} layers stayed in float: {', '.join(stayed)}."
+            )
+        speed = f"{1 / best.ratio:.2f} times as fast as float32"
+        notes.append(
+            f"Quantized {best.name}: validation accuracy {trials.float_accuracy:.2%} in float32, "
+            f"{best.accuracy:.2%} now; {speed}."
         )
-
-    def _unchanged(self) -> Candidate:
-        return dataclasses.replace(self.model, notes=(*self.model.notes, *self.notes))
+        return notes

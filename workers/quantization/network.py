@@ -55,6 +55,7 @@ def float_network(candidate: Candidate, classes: tuple[str, ...], folder: Path) 
 
     Returns the float file and the network in it. Raises StepFailed for a file that is quantized already.
     """
+    folder.mkdir(exist_ok=True)
     exported, folded = folder / "exported.onnx", folder / "float.onnx"
     export_onnx(candidate, exported, classes)
     _update(exported)

@@ -1,7 +1,9 @@
 """Static int8 from calibration samples: ranges, then biases, then the file."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from onnx import TensorProto
 
@@ -13,40 +15,56 @@ from workers.quantization.scheme import Scheme
 from workers.quantization.writing import NARROW, WIDE, Writer, quantized_tensors, static
 
 
-def static_writers(
-    network: Network, scheme: Scheme, context: Context, samples: int
-) -> tuple[dict[str, Writer], list[str]]:
-    """Ways to write the network in int8, by what they are called; and notes for the reader."""
-    ranges, rules = calibrated(network, scheme, context, samples)
-    first = static(network, ranges, scheme, NARROW)(frozenset())
-    network = corrected(network, first, ranges, context, samples)
-    won = ", ".join(f"{rule} {count}" for rule, count in rules.most_common())
-    notes = [
-        f"Activation ranges were chosen by signal to quantization noise, for {sum(rules.values())} tensors: "
-        f"{won}. Biases were corrected by the mean shift of each channel."
-    ]
-    writers = {
-        "layers and what joins them": static(network, ranges, scheme, NARROW),
-        "every operator": static(network, ranges, scheme, WIDE),
-    }
-    return writers, notes
+@dataclass(frozen=True)
+class Calibrated:
+    """A network with a range for every activation.
+
+    simulated: those of tensors that a file with few operators quantizes, for training.
+    """
+
+    network: Network
+    scheme: Scheme
+    ranges: dict[str, Range]
+    simulated: dict[str, Range]
+    rules: Counter[str]
+
+    @property
+    def note(self) -> str:
+        won = ", ".join(f"{rule} {count}" for rule, count in self.rules.most_common())
+        return (
+            f"Ranges of {sum(self.rules.values())} activations were chosen by signal to quantization noise "
+            f"({won})."
+        )
+
+    def writers(self, *, wide: bool = True) -> dict[str, Writer]:
+        """Ways to write the network in int8, by what they quantize."""
+        writers = {"layers and what joins them": static(self.network, self.ranges, self.scheme, NARROW)}
+        if wide:
+            writers["every operator"] = static(self.network, self.ranges, self.scheme, WIDE)
+        return writers
+
+    def corrected(self, context: Context, samples: int) -> "Calibrated":
+        """With biases that make up for the mean shift of each channel."""
+        first = static(self.network, self.ranges, self.scheme, NARROW)(frozenset())
+        network = corrected(self.network, first, self.ranges, context, samples)
+        return dataclasses.replace(self, network=network)
 
 
-def calibrated(
-    network: Network, scheme: Scheme, context: Context, samples: int
-) -> tuple[dict[str, Range], Counter[str]]:
-    """The range of every activation, and how often each rule won for those that are quantized."""
+def calibrate(network: Network, scheme: Scheme, context: Context, samples: int) -> Calibrated:
+    """Choose the ranges on the calibration split; memory does not grow with `samples`."""
     tell = _teller(context)
     tell("smallest and largest activations", 0.0)
     limits = extremes(network, float_tensors(network), context, samples)
-    used = set()
-    for operators in (NARROW, WIDE):
-        used |= quantized_tensors(static(network, limits, scheme, operators)(frozenset()))
+    narrow, wide = (
+        quantized_tensors(static(network, limits, scheme, operators)(frozenset()))
+        for operators in (NARROW, WIDE)
+    )
     tell("histograms of activations", 0.1)
-    counts = histograms(network, {name: limits[name] for name in sorted(used)}, context, samples)
+    counts = histograms(network, {name: limits[name] for name in sorted(narrow | wide)}, context, samples)
     tried = {name: candidates(counts[name], limits[name]) for name in counts}
     ranges, rules = chosen(network, tried, context, lambda share: tell("trying ranges", 0.2 + 0.3 * share))
-    return {**limits, **ranges}, rules
+    simulated = {name: ranges[name] for name in narrow}
+    return Calibrated(network, scheme, {**limits, **ranges}, simulated, rules)
 
 
 def float_tensors(network: Network) -> list[str]:

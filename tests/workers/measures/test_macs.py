@@ -1,12 +1,17 @@
 """Against formulas by hand; the input is (1, 1, 8, 8)."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from tests.workers.measures.conftest import save
 from workers.base import Artefact, Bench, Candidate, ModelSpec
-from workers.measures.macs import Macs, count_macs
+from workers.measures.macs import Macs, count_file_macs, count_macs
 
 TOKENS, WIDTH, HEADS = 8, 8, 2
 
@@ -71,8 +76,55 @@ def test_fast_path_is_given_back_after_an_error(spec: ModelSpec) -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_a_file_without_a_graph_keeps_its_secret(linear: Artefact, spec: ModelSpec, bench: Bench) -> None:
+def test_a_file_without_a_graph_is_counted_itself(linear: Artefact, spec: ModelSpec, bench: Bench) -> None:
     known = Artefact(linear.file, Candidate(spec, graph=torch.fx.symbolic_trace(nn.Conv2d(1, 2, 1))))
     (first,), (second,) = Macs().take([known, linear], bench)
     assert (first.name, first.value, first.better) == ("macs", 128, "lower")
-    assert (second.name, second.value) == ("macs", None)
+    assert (second.name, second.value) == ("macs", 64 * 5)
+
+
+@pytest.mark.parametrize("name", ["grouped", "linear on tokens", "encoder"])
+def test_the_exported_file_costs_as_much_as_the_graph(name: str, tmp_path: Path) -> None:
+    net, macs = BY_HAND[name]
+    program = torch.export.export(net.eval(), (torch.zeros(1, 1, 8, 8),))
+    torch.onnx.export(program, (), str(tmp_path / "net.onnx"), dynamo=True, verbose=False)
+    assert count_file_macs(tmp_path / "net.onnx") == macs
+
+
+def test_integers_cost_as_much_as_floats(tmp_path: Path) -> None:
+    """QLinearConv with 2 channels of 3x3 from 1, then MatMulInteger of (1, 72) with (72, 5)."""
+    ones = {
+        "w": np.ones((2, 1, 3, 3), np.int8),
+        "m": np.ones((72, 5), np.int8),
+        "s": np.float32(1),
+        "u": np.uint8(0),
+        "i": np.int8(0),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "s", "u"], ["q"]),
+        helper.make_node("QLinearConv", ["q", "s", "u", "w", "s", "i", "s", "u"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["f"]),
+        helper.make_node("MatMulInteger", ["f", "m"], ["p"]),
+        helper.make_node("Cast", ["p"], ["logits"], to=TensorProto.FLOAT),
+    ]
+    file = save(
+        tmp_path / "q.onnx", nodes, [numpy_helper.from_array(np.array(v), k) for k, v in ones.items()]
+    )
+    assert count_file_macs(file) == 36 * 2 * 9 + 72 * 5
+
+
+@pytest.mark.parametrize("operator", ["Einsum", "Resize"])
+def test_a_file_that_does_not_tell_keeps_its_secret(operator: str, tmp_path: Path) -> None:
+    """An operator that is not counted; a shape that hangs on the data."""
+    weight = numpy_helper.from_array(np.ones((8, 5), np.float32), "w")
+    sizes = [
+        helper.make_node("ReduceMax", ["input"], ["top"], keepdims=0),
+        helper.make_node("Cast", ["top"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Expand", ["whole", "four"], ["sizes"]),
+        helper.make_node("Resize", ["input", "", "", "sizes"], ["larger"]),
+        helper.make_node("MatMul", ["larger", "w"], ["logits"]),
+    ]
+    einsum = [helper.make_node("Einsum", ["input", "w"], ["logits"], equation="nchw,wk->nk")]
+    four = numpy_helper.from_array(np.array([4]), "four")
+    file = save(tmp_path / "x.onnx", einsum if operator == "Einsum" else sizes, [weight, four])
+    assert count_file_macs(file) is None
