@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app.charts.pareto import CHOSEN, SECOND, pareto_chart
-from app.charts.variants import Goal
+from app.charts.variants import MAX_POINTS, Goal
 from app.components.linked import remember
 
 #: Names in the URL.
@@ -27,6 +27,10 @@ def select(chosen: str | None, second: str | None = None) -> None:
 def draw_pareto(frame: pd.DataFrame, goal: Goal, *, x: str) -> None:
     """Draw the chart; a click chooses the point, a click with shift the second one."""
     chart = pareto_chart(frame, goal, x=x, selected=[name for name in selection() if name])
+    if len(frame) > MAX_POINTS:
+        st.caption(
+            f"{MAX_POINTS:,} of {len(frame):,} points are drawn, with the whole front; the table has all."
+        )
     key = f"pareto-{st.session_state.get('chart_round', 0)}"
     st.altair_chart(
         chart,

@@ -44,6 +44,18 @@ def marks(made: dict[str, Any]) -> list[str]:
     return [layer["mark"]["type"] for layer in made["layer"]]
 
 
+def points_of(made: dict[str, Any]) -> dict[str, Any]:
+    return next(layer for layer in made["layer"] if "tooltip" in layer["encoding"])
+
+
+def test_shape_tells_runtimes_apart_where_there_are_several() -> None:
+    frame = variants(20)
+    assert "shape" not in points_of(spec(pareto_chart(frame, Goal(2.0, 0.5))))["encoding"]
+    frame.loc[10:, "runtime"] = "openvino"
+    shape = points_of(spec(pareto_chart(frame, Goal(2.0, 0.5))))["encoding"]["shape"]
+    assert shape["scale"]["domain"] == ["onnxruntime", "openvino"]
+
+
 @pytest.mark.parametrize("x", ["ratio", "latency_ms"])
 def test_pareto_draws_goal_front_crosses_points_and_baseline(x: str) -> None:
     made = spec(pareto_chart(variants(20), Goal(2.0, 0.5), x=x, selected=["v3"]))
@@ -54,7 +66,7 @@ def test_pareto_draws_goal_front_crosses_points_and_baseline(x: str) -> None:
 def test_stages_on_the_way_are_faded_and_without_crosses() -> None:
     frame = variants(20)
     made = spec(pareto_chart(frame.assign(last=frame.index < 15), Goal(2.0, 0.5)))
-    points = next(layer for layer in made["layer"] if "shape" in layer["encoding"])
+    points = points_of(made)
     faded = points["encoding"]["opacity"]
     assert faded["condition"]["test"] == "datum.last"
     assert faded["value"] < 0.5 < faded["condition"]["value"]
@@ -70,7 +82,7 @@ def test_no_goal_without_a_baseline() -> None:
 @pytest.mark.parametrize(("fastest", "scale"), [(0.05, "log"), (0.4, None)])
 def test_wide_latencies_are_logarithmic(fastest: float, scale: str | None) -> None:
     made = spec(pareto_chart(variants(200, fastest=fastest), Goal(2.0, 0.5)))
-    points = next(layer for layer in made["layer"] if "shape" in layer["encoding"])
+    points = points_of(made)
     assert points["encoding"]["x"]["scale"].get("type") == scale
 
 
