@@ -2,8 +2,8 @@
 
 A matrix is cut to its first singular vectors, which no other matrix of that rank beats (Eckart & Young
 1936). A kernel (out, in, h, w) is cut along its input and its output channels (Kim et al. 2016,
-arXiv:1511.06530, section 3.1), one after the other (ST-HOSVD, Vannieuwenhoven et al. 2012): its squared
-error is the sum of the squared singular values that were cut off.
+arXiv:1511.06530, section 3.1), each in turn while the other is cut (HOOI, De Lathauwer et al. 2000,
+"On the best rank-1 and rank-(R1, …, RN) approximation", section 3.4).
 
 Ranks stand in the order of the data's way: (rank,) for a matrix, (input rank, output rank) for a kernel.
 """
@@ -18,6 +18,8 @@ Ranks = tuple[int, ...]
 OUT, IN = 0, 1
 #: Sums in float64 that should be equal differ by less.
 ROUNDING = 1e-12
+#: More changes the error of trained kernels by less than a thousandth.
+SWEEPS = 5
 
 
 def can_decompose(module: nn.Module) -> bool:
@@ -101,18 +103,35 @@ def _thin(layer: Layer, left: Tensor, right: Tensor) -> list[nn.Module]:
 
 def _three(layer: Layer, rank_in: int, rank_out: int) -> list[nn.Module]:
     assert isinstance(layer, nn.Conv2d)
-    core, bias = _weight(layer), layer.bias is not None
-    thin: list[nn.Module] = []
-    if rank_in < layer.in_channels:
-        vectors = _principal(core, IN)[1][:, :rank_in]
-        core = torch.einsum("oihw,ir->orhw", core, vectors)
-        thin.append(_filled(nn.Conv2d(layer.in_channels, rank_in, 1, bias=False), vectors.T))
-    if rank_out == layer.out_channels:
-        return [*thin, _filled(_like(layer, rank_in, rank_out, bias=bias), core, layer.bias)]
-    vectors = _principal(core, OUT)[1][:, :rank_out]
-    core = torch.einsum("oihw,or->rihw", core, vectors)
-    last = nn.Conv2d(rank_out, layer.out_channels, 1, bias=bias)
-    return [*thin, _filled(_like(layer, rank_in, rank_out), core), _filled(last, vectors, layer.bias)]
+    weight, full_in, full_out = _weight(layer), rank_in == layer.in_channels, rank_out == layer.out_channels
+    right, left = _bases(weight, rank_in, rank_out)
+    core = torch.einsum("oihw,or,is->rshw", weight, left, right)
+    bias = layer.bias if full_out else None
+    thin: list[nn.Module] = [
+        _filled(_like(layer, rank_in, rank_out, bias=bias is not None), core, bias),
+    ]
+    if not full_in:
+        thin.insert(0, _filled(nn.Conv2d(layer.in_channels, rank_in, 1, bias=False), right.T))
+    if not full_out:
+        last = nn.Conv2d(rank_out, layer.out_channels, 1, bias=layer.bias is not None)
+        thin.append(_filled(last, left, layer.bias))
+    return thin
+
+
+def _bases(weight: Tensor, rank_in: int, rank_out: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal columns that the input and the output channels are cut to; (in, rank), (out, rank)."""
+    left = torch.eye(weight.shape[OUT], dtype=weight.dtype)
+    for _ in range(SWEEPS):
+        right = _basis(torch.einsum("oihw,or->rihw", weight, left), IN, rank_in)
+        left = _basis(torch.einsum("oihw,ir->orhw", weight, right), OUT, rank_out)
+    return right, left
+
+
+def _basis(weight: Tensor, dim: int, rank: int) -> Tensor:
+    """As it is where nothing is cut, so that this side needs no layer."""
+    if rank == weight.shape[dim]:
+        return torch.eye(rank, dtype=weight.dtype)
+    return _principal(weight, dim)[1][:, :rank]
 
 
 def _like(layer: nn.Conv2d, width_in: int, width_out: int, *, bias: bool = False) -> nn.Conv2d:

@@ -99,7 +99,10 @@ class LowRank(Method):
             f"Factorised {len(work.done)} of {len(places)} layers; "
             f"{1 - after / before:.1%} of the multiply-accumulates are gone."
         )
-        return dataclasses.replace(model, graph=graph.eval(), notes=(*model.notes, reached, *work.notes()))
+        notes = [reached, *work.notes()]
+        if model.sparse:
+            notes.append("The zeros that an earlier step put into the factorised layers are gone.")
+        return dataclasses.replace(model, graph=graph.eval(), notes=(*model.notes, *notes))
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,22 @@ def test_a_kernel_loses_no_more_than_both_tails(ranks: tuple[int, int]) -> None:
     assert squared_error(layer, ranks, 6) <= sum(tails) * 1.0001 + 1e-9
 
 
+@pytest.mark.parametrize("ranks", [(2, 5), (4, 4), (6, 3)])
+def test_a_kernel_is_cut_as_well_as_one_sweep_after_another_can(ranks: tuple[int, int]) -> None:
+    """HOOI in NumPy with its SVD, until nothing changes any more."""
+    layer = nn.Conv2d(6, 9, 3)
+    weight = layer.weight.detach().double().numpy()
+    left = np.eye(9)
+    for _ in range(300):
+        seen = np.einsum("oihw,or->irhw", weight, left).reshape(6, -1)
+        right = np.linalg.svd(seen, full_matrices=False)[0][:, : ranks[0]]
+        seen = np.einsum("oihw,ir->orhw", weight, right).reshape(9, -1)
+        left = np.linalg.svd(seen, full_matrices=False)[0][:, : ranks[1]]
+    core = np.einsum("oihw,or,is->rshw", weight, left, right)
+    best = float((weight**2).sum() - (core**2).sum())
+    assert squared_error(layer, ranks, 6) <= 1.01 * best
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,5 +1,6 @@
 """Multiply-accumulates and ranks are known from formulas; times are real, of the exported layers."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -244,6 +245,12 @@ def test_the_given_model_is_left_as_it_is(tmp_path: Path) -> None:
     state = net.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.graph.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.graph.modules())
+
+
+def test_zeros_that_are_lost_are_told(tmp_path: Path) -> None:
+    sparse = dataclasses.replace(model_of(chain()), sparse=True)
+    after = LowRank(rank_by="ratio", only_faster=False).apply(sparse, context(tmp_path))
+    assert after.notes[-1] == "The zeros that an earlier step put into the factorised layers are gone."
 
 
 def test_nothing_gets_cheaper(tmp_path: Path) -> None:
