@@ -234,6 +234,8 @@ def test_a_bad_recipe(
         (["--out", "taken/below"], {}, ("--out taken/below", "is a file")),
         (["--mean", "a,b"], {}, ("--mean a,b", "not a list of numbers")),
         (["--std", "nan"], {}, ("--std nan", "not a list of numbers")),
+        (["--other", "big.pt2"], {}, ("--other big.pt2", "is not NAME=FILE")),
+        (["--other", "big=none.pt2"], {}, ("none.pt2: is not", "Give the path")),
         (["--model", "\udcff.pt"], {}, ("?.pt: is not", "Give the path")),
         ([], {"PAREDOWN_THREADS": "many"}, ("PAREDOWN_THREADS=many", "integer")),
         ([], {"PAREDOWN_DEVICE": "abacus"}, ("PAREDOWN_DEVICE=abacus", "Use `cpu`")),
@@ -260,6 +262,17 @@ def test_what_a_form_would_ask_for_is_named_as_options(inside: Paredown, inputs:
     refused(inside("run", inputs / "baseline.yaml", *files, "--out", "out"), "weights only", "--arch")
     named = [*files, "--arch", "cifar_resnet8", "--mean", ".5,.5,.5"]
     refused(inside("run", inputs / "baseline.yaml", *named, "--out", "out"), "1 channels, but mean", "--mean")
+
+
+def test_a_teacher_that_the_recipe_names_must_be_given(
+    inputs: Path, sources: Sources, inside: Paredown, tmp_path: Path
+) -> None:
+    """One of another name is taken in, and does not count."""
+    step = "{method: distillation, teacher: other, teacher_model: huge}"
+    (tmp_path / "recipe.yaml").write_text(f"steps: [{step}]", encoding="utf-8")
+    given = ["--other", f"big={inputs / 'weights.pt'}:cifar_resnet8", "--out", "out"]
+    refused(inside("run", "recipe.yaml", *sources, *given), "step 1 (distillation)", "'huge'", "--other")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_number_of_classes(

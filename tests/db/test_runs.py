@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from db import datasets, models_, runs, workers
 from db.clock import seconds_now
-from db.models import Worker
+from db.models import DEFAULT_PROJECT, Worker
 from db.session import reading, transaction
 
 STAGE: dict[str, Any] = {
@@ -74,3 +74,21 @@ def test_a_worker_is_online_while_it_is_seen(url: str) -> None:
         assert (worker.queues, worker.device, worker.facts) == (["gpu"], "cuda", {"cpu": "c"})
         session.execute(update(Worker).values(seen_at=seconds_now() - workers.ONLINE_SECONDS - 1))
         assert workers.online(session) == []
+
+
+def test_a_model_is_found_by_name_or_hash_once_it_is_checked(url: str) -> None:
+    with transaction(url) as session:
+        for place, sha256 in enumerate(("1" * 64, "2" * 64, "3" * 64)):
+            model = models_.add(session, name="m", upload_sha256=sha256)
+            model.created_at = float(place)
+            if place < 2:
+                models_.imported(
+                    session, model.id, spec={}, facts={}, file_sha256="4" * 64, file_name="model.pt2"
+                )
+        found = {
+            name: models_.named(session, project, name)
+            for project, name in ((DEFAULT_PROJECT, "m"), (DEFAULT_PROJECT, "1" * 64))
+        }
+        assert [model and model.upload_sha256 for model in found.values()] == ["2" * 64, "1" * 64]
+        for project, name in ((DEFAULT_PROJECT, "3" * 64), (DEFAULT_PROJECT, "n"), ("another", "m")):
+            assert models_.named(session, project, name) is None

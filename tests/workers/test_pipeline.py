@@ -19,7 +19,7 @@ from filelock import FileLock
 import workers
 from tests.support.arrays import ArrayData, candidate, easy_data, small_net
 from workers import pipeline, stages, turns
-from workers.base import Bench, Candidate, Split, Target
+from workers.base import Bench, Candidate, ImagePreprocessing, Split, Target
 from workers.catalog import MEASURES, METHODS
 from workers.errors import DatasetRefused, GateFailed, StepFailed
 from workers.graph.importing import open_model
@@ -411,3 +411,45 @@ def test_what_is_kept_names_no_path(finished: Outcome) -> None:
         text = (stage.file.parent / "stage.json").read_text()
         assert str(stage.file.parent) not in text
         assert set(json.loads(text)["files"]) == {"model.onnx", "model.pt2"}
+
+
+def test_a_teacher_is_part_of_what_a_stage_depends_on(tmp_path: Path) -> None:
+    """Another teacher is another stage; its name is not, and the stages before stay."""
+    teacher = replace_spec(candidate(small_net()), sha256="1" * 64)
+    distil = "{method: distillation, epochs: 1, batch_size: 16, teacher: other, teacher_model: big}"
+    job = make(tmp_path, TUNE, distil, others={"big": teacher})
+    first = run(job)
+    assert "Teacher: big" in first.stages[2].notes[0]
+    renamed = run(dataclasses.replace(job, others={"big": replace_spec(teacher, name="x")}))
+    assert cached(renamed) == [True, True, True]
+    other = run(dataclasses.replace(job, others={"big": replace_spec(teacher, sha256="2" * 64)}))
+    assert cached(other) == [True, True, False]
+
+
+def replace_spec(model: Candidate, **changes: Any) -> Candidate:
+    return dataclasses.replace(model, spec=model.spec.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (None, "'big', which is not there"),
+        (candidate(None), "'big' is an ONNX file"),
+        (replace_spec(candidate(small_net()), classes=4), "classes 4"),
+        (
+            replace_spec(
+                candidate(small_net()),
+                preprocessing=ImagePreprocessing(channels=1, height=9, width=8, mean=(0.0,), std=(1.0,)),
+            ),
+            "height 9",
+        ),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_done(
+    tmp_path: Path, other: Candidate | None, what: str
+) -> None:
+    job = make(tmp_path, TUNE, "{method: distillation, teacher: other, teacher_model: big}")
+    with pytest.raises(StepFailed, match=what) as refusal:
+        run(dataclasses.replace(job, others={} if other is None else {"big": other}))
+    assert refusal.value.where == "step 2 (distillation)"
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,9 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,11 @@ from tests.support.arrays import ArrayData, context, easy_data, small_net
 from workers.base import Progress
 from workers.errors import StepFailed
 from workers.training import batches, loop
+from workers.training.batches import uses_mixed_precision
+from workers.training.distillation import hinton
 from workers.training.loop import train
 from workers.training.losses import cross_entropy
+from workers.training.notes import course
 from workers.training.settings import TrainingSettings
 
 QUICK = TrainingSettings(epochs=2, batch_size=16, augmentation="none")
@@ -240,3 +245,104 @@ def test_every_batch_is_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         train(small_net(), context(tmp_path), settings=QUICK, loss=loss)
     assert len(set(calls)) == len(calls) == 4 + 2
     assert inside == [0], f"still held while {kept.value} is"
+
+
+def share_of_itself(blended: Tensor, images: Tensor) -> float:
+    """The share at which what is left of every picture lies nearest to one of the pictures."""
+
+    def misfit(share: float) -> float:
+        left = (blended - share * images) / (1 - share)
+        return float(torch.cdist(left.flatten(1), images.flatten(1)).amin(1).sum())
+
+    shares = [step / 1000 for step in range(1000)]
+    return min(shares, key=misfit)
+
+
+def test_mixup_blends_pictures_and_losses_alike(tmp_path: Path) -> None:
+    """Each batch is one share of itself and the rest of partners, which the labels of both calls tell."""
+    data = easy_data()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
+        calls.append((logits, labels, inputs))
+        return logits.sum() * 0 + (2.0 if len(calls) % 2 else 5.0)
+
+    history = train(
+        net,
+        context(tmp_path, data=data, seed=3),
+        settings=QUICK.model_copy(update={"mixup": 0.5, "epochs": 1}),
+        loss=loss,
+    )
+    seed = int(np.random.SeedSequence([3, 1]).generate_state(1)[0])
+    plain = list(data.batches("train", 16, shuffle=seed))
+    shares = []
+    for (images, labels), own, theirs in zip(plain, calls[::2], calls[1::2], strict=True):
+        assert own[2] is theirs[2]
+        assert torch.equal(own[1], labels)
+        share = share_of_itself(own[2], images)
+        partners = (own[2] - share * images) / (1 - share)
+        distances = torch.cdist(partners.flatten(1), images.flatten(1))
+        assert distances.amin(1).max() < 0.1  # of pictures that are 8 or more apart
+        assert torch.equal(labels[distances.argmin(1)], theirs[1])
+        shares.append(share)
+    assert len({round(share, 4) for share in shares}) == 4
+    assert history.points[1]["loss"] == pytest.approx(
+        np.mean([2 * s + 5 * (1 - s) for s in shares]), abs=1e-2
+    )
+
+
+def test_patience_ends_the_training(tmp_path: Path) -> None:
+    """The second epoch is the best: from then on the loss drives the accuracy down."""
+    calls = iter(range(1000))
+    settings = QUICK.model_copy(update={"epochs": 20, "patience": 3, "learning_rate": 0.02})
+
+    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
+        return cross_entropy()(logits, labels, inputs) * (1 if next(calls) < 2 * 4 else -1)
+
+    history = train(small_net(), context(tmp_path), settings=settings, loss=loss)
+    assert len(history.points) == 1 + history.best_epoch + 3
+    assert history.best_epoch in (1, 2, 3)
+    note = course(history, settings, torch.device("cpu"))
+    assert f"kept epoch {history.best_epoch} of {history.best_epoch + 3}" in note
+    assert "ended before epoch 20: 3 epochs" in note
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(0.5, 0.5), (0, 8.0)])
+def test_gradient_clip_bounds_the_update(tmp_path: Path, clip: float, expected: float) -> None:
+    """One update of plain length: the gradient is 8 for one weight and 0 for all others; 0 clips nothing."""
+    linear = nn.Linear(64, 3, bias=False)
+    net = nn.Sequential(nn.Flatten(), linear)
+    before = linear.weight.detach().clone()
+    settings = QUICK.model_copy(
+        update={"epochs": 1, "gradient_clip": clip, "weight_decay": 0, "warm_up": 0, "learning_rate": 0.01}
+    )
+    run = context(tmp_path, data=easy_data(train=16))
+    history = train(net, run, settings=settings, loss=lambda *_: 8 * linear.weight[0, 0])
+    assert history.best_epoch == 1
+    change = float((before - linear.weight.detach())[0, 0])
+    assert change == pytest.approx(0.01 * expected * 1.9, rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("changes", [{}, {"mixup": 0.2}, {"mixed_precision": "off"}])
+def test_a_gpu_computes_in_bfloat16_and_learns(tmp_path: Path, changes: dict[str, Any]) -> None:
+    data, net, kinds = easy_data(), small_net(), set[torch.dtype]()
+    settings = TrainingSettings(**{"epochs": 6, "batch_size": 16, "learning_rate": 0.02, **changes})
+    run = replace(context(tmp_path, data=data), device=torch.device("cuda"))
+    net.get_submodule("8").register_forward_hook(lambda _, __, out: kinds.add(out.dtype))
+    loss = hinton(net, temperature=2.0, weight=0.1)  # the teacher follows the model to the device
+    seen: list[Tensor] = []
+
+    def watched(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
+        seen.append(logits)
+        return loss(logits, labels, inputs)
+
+    train(net, run, settings=settings, loss=watched)
+    assert {logits.dtype for logits in seen} == {torch.float32}
+    assert {logits.device.type for logits in seen} == {"cuda"}
+    half = uses_mixed_precision(settings, run.device)
+    assert (torch.bfloat16 in kinds) == half
+    assert half == ("mixed_precision" not in changes and torch.cuda.get_device_capability() >= (8, 0))
+    assert accuracy(net, data) > 0.9

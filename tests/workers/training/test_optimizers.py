@@ -33,10 +33,12 @@ def test_parameters_without_gradients_stay_out() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 100, 1000])
-def test_warm_up_then_cosine_to_zero(steps: int) -> None:
-    optimizer = make_optimizer(nn.Linear(1, 1), TrainingSettings(learning_rate=0.4))
-    schedule = make_schedule(optimizer, TrainingSettings(learning_rate=0.4), steps)
-    warm_up = max(1, round(steps / 20))
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.0])
+def test_warm_up_then_cosine_to_zero(steps: int, share: float) -> None:
+    settings = TrainingSettings(learning_rate=0.4, warm_up=share)
+    optimizer = make_optimizer(nn.Linear(1, 1), settings)
+    schedule = make_schedule(optimizer, settings, steps)
+    warm_up = max(1, round(share * steps)) if share else 0
     for step in range(steps):
         if step < warm_up:
             expected = 0.4 * (0.1 + 0.9 * step / warm_up)
@@ -44,4 +46,28 @@ def test_warm_up_then_cosine_to_zero(steps: int) -> None:
             expected = 0.2 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
         assert schedule.get_last_lr() == pytest.approx([expected, expected])
         optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 100, 1000])
+def test_one_cycle_rises_and_falls_once(optimizer: Literal["sgd", "adamw"], steps: int) -> None:
+    """Cosines from a 25th to the peak at 30 % and down to a 250,000th; momentum the other way round."""
+    settings = TrainingSettings(optimizer=optimizer, learning_rate=0.4, schedule="one_cycle")
+    made = make_optimizer(nn.Linear(1, 1), settings)
+    schedule = make_schedule(made, settings, steps)
+    top, last = 0.3 * max(2, steps) - 1, max(2, steps) - 1
+    for step in range(steps):
+        if step <= top:
+            share = 0.5 * (1 - math.cos(math.pi * step / top))
+            low = 0.4 / 25
+        else:
+            share = 0.5 * (1 + math.cos(math.pi * (step - top) / (last - top)))
+            low = 0.4 / 25e4
+        if top > 0:
+            assert schedule.get_last_lr() == pytest.approx([low + share * (0.4 - low)] * 2)
+            group = made.param_groups[0]
+            momentum = group["momentum"] if optimizer == "sgd" else group["betas"][0]
+            assert momentum == pytest.approx(0.95 - share * 0.1)
+        made.step()
         schedule.step()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pytest
 import torch
@@ -66,13 +66,19 @@ def test_sigkill_in_the_middle_of_an_epoch_changes_no_bit(tmp_path: Path) -> Non
     assert same_bits(torch.load(weights, weights_only=True), expected)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "schedule": "one_cycle", "mixup": 0.4},
+        {"optimizer": "adamw", "gradient_clip": 0},
+    ],
+)
 def test_stopped_at_any_report_changes_no_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: Literal["sgd", "adamw"]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     """Every batch and every end of an epoch is a report here; each is where one run ends."""
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_REPORTS", 0)
-    settings = SETTINGS.model_copy(update={"optimizer": optimizer, "epochs": 3})
+    settings = SETTINGS.model_copy(update={"epochs": 3, **changes})
     expected, history = trained(tmp_path / "undisturbed", settings)
     assert history.best_epoch > 0
     for stop in range(1 + 3 * 5):
@@ -99,6 +105,16 @@ def test_finished_training_is_not_done_again(tmp_path: Path) -> None:
     net = small_net()
     assert loop.train(net, context(tmp_path), settings=SETTINGS, loss=no_loss) == history
     assert same_bits(net.state_dict(), expected)
+
+
+def test_ended_early_stays_ended(tmp_path: Path) -> None:
+    """A checkpoint of a training whose patience is over is not trained on."""
+    settings = SETTINGS.model_copy(update={"epochs": 30, "patience": 3})
+    expected, history = trained(tmp_path, settings)
+    assert len(history.points) < 1 + 30
+    again, resumed = trained(tmp_path, settings)
+    assert resumed == history
+    assert same_bits(again, expected)
 
 
 def test_what_another_run_left_behind_is_ignored(tmp_path: Path) -> None:
