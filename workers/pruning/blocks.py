@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from workers.base import Context
@@ -34,10 +34,13 @@ def residual_blocks(graph: GraphModule, sample: Tensor) -> list[Block]:
     found = []
     for node in graph.graph.nodes:
         operands = node.all_input_nodes
-        if not _is_addition(node) or len(operands) != 2 or shapes[operands[0]] != shapes[operands[1]]:
+        if not _is_addition(node) or len(operands) != 2:
             continue
-        for inside_end, entry in (operands, operands[::-1]):
-            inside = _inside(inside_end, entry, node)
+        if shapes[operands[0]] is None or shapes[operands[0]] != shapes[operands[1]]:
+            continue
+        for end, around in (operands, operands[::-1]):
+            entry = _unchanged(around, graph)
+            inside = _inside(end, entry, node)
             layers = [str(n.target) for n in inside or () if _is_layer(n, graph)]
             if layers:
                 found.append(Block(node.name, entry.name, tuple(layers)))
@@ -106,6 +109,13 @@ def _inside(end: Node, entry: Node, add: Node) -> set[Node] | None:
         waiting.extend(node.all_input_nodes)
     leaves = any(user not in inside and user is not add for node in inside for user in node.users)
     return None if leaves or not inside else inside
+
+
+def _unchanged(node: Node, graph: GraphModule) -> Node:
+    """What an nn.Identity was given."""
+    while node.op == "call_module" and isinstance(graph.get_submodule(str(node.target)), nn.Identity):
+        node = node.all_input_nodes[0]
+    return node
 
 
 def _is_addition(node: Node) -> bool:

@@ -1,8 +1,6 @@
 """What pruning is to make smaller: multiply-accumulates, parameters or the time on the target."""
 
-import tempfile
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Literal
 
 from torch.fx import GraphModule
@@ -68,7 +66,8 @@ class _Latency(Cost):
 
     def __init__(self, start: Candidate, context: Context) -> None:
         self.start, self.context = start, context
-        self.folder = tempfile.TemporaryDirectory(dir=context.scratch)
+        self.folder = context.scratch / "timed"
+        self.folder.mkdir(exist_ok=True)
         self.baseline = self._exported(start, "start")
 
     def removed(self, graph: GraphModule) -> float:
@@ -80,6 +79,6 @@ class _Latency(Cost):
         return 1 - ratio
 
     def _exported(self, candidate: Candidate, name: str) -> Artefact:
-        file = Path(self.folder.name) / f"{name}.onnx"
+        file = self.folder / f"{name}.onnx"
         export_onnx(candidate, file, self.context.data.classes)
         return Artefact(file, candidate)

@@ -1,0 +1,226 @@
+"""Each setting of structured pruning, against what is known without it: formulas, weights written by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.support.arrays import ArrayData, candidate, context, easy_data
+from tests.workers.pruning.networks import chain, chain_macs, graph_of, model_of, widths
+from workers.base import Candidate
+from workers.errors import StepFailed
+from workers.graph.archive import trace, write_archive
+from workers.graph.importing import open_model
+from workers.graph.resnets import CifarResNet
+from workers.importance import IMPORTANCES
+from workers.methods.structured_pruning import StructuredPruning
+from workers.pruning import costs
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def prune(net: nn.Module, folder: Path, **settings: object) -> Candidate:
+    given = {"recovery": "none", "recalibrate": False, **settings}
+    after = StructuredPruning(**given).apply(model_of(net), context(folder))
+    assert after.graph is not None
+    return after
+
+
+def resnet() -> CifarResNet:
+    return CifarResNet(14, num_classes=3, in_channels=1, width=8)
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_every_importance_can_be_pruned_by(importance: str, tmp_path: Path) -> None:
+    after = prune(chain(), tmp_path, importance=importance, amount=0.3)
+    first, second, _ = widths(after.graph).values()  # type: ignore[arg-type]
+    assert 1 - chain_macs(first, second) / chain_macs(32, 64) >= 0.3
+    # Only the first layer has BatchNorm.
+    assert (second == 64) == (importance == "batchnorm_scale")
+
+
+def test_the_amount_can_be_of_the_parameters(tmp_path: Path) -> None:
+    def parameters(first: int, second: int) -> int:
+        return 9 * first + 2 * first + 9 * first * second + second + 3 * second + 3
+
+    after = prune(chain(), tmp_path, amount_of="parameters", amount=0.6)
+    first, second, _ = widths(after.graph).values()  # type: ignore[arg-type]
+    removed = 1 - parameters(first, second) / parameters(32, 64)
+    assert removed >= 0.6
+    assert after.notes == (f"Removed {removed:.1%} of the parameters (asked: at least 60%).",)
+
+
+def test_latency_is_measured_on_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the real runtime; wide nets, so that the layers and not the calls take the time."""
+    monkeypatch.setattr(costs, "LATENCY_SECONDS", 0.1)
+    cost = costs.cost_of("latency", model_of(chain(256, 256)), context(tmp_path))
+    assert cost.removed(graph_of(chain(64, 64))) > 0.5
+    assert StructuredPruning(amount_of="latency").depends_on_target
+    assert not StructuredPruning().depends_on_target
+
+
+@pytest.mark.slow
+def test_the_amount_can_be_of_the_latency(tmp_path: Path) -> None:
+    after = prune(chain(256, 256), tmp_path, amount_of="latency", amount=0.5)
+    assert 8 < widths(after.graph)["3"] < 256  # type: ignore[arg-type]
+    assert after.notes[-1].startswith("Removed ")
+    assert "% of the latency, as measured during the search (asked: at least 50%)" in after.notes[-1]
+
+
+def test_global_takes_from_the_layer_that_needs_least(tmp_path: Path) -> None:
+    """Half of the second layer's channels are nearly silent, in and out; all of the first's are alike."""
+    net = chain(32, 64).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(1.0)
+        net[3].weight[::2] = 1e-3  # type: ignore[operator]
+        net[7].weight[:, ::2] = 1e-3  # type: ignore[operator]
+    scopes = {
+        scope: list(widths(prune(net, tmp_path, scope=scope, amount=0.4).graph).values())  # type: ignore[arg-type]
+        for scope in ("global", "uniform")
+    }
+    assert scopes == {"global": [32, 32, 3], "uniform": [24, 48, 3]}
+
+
+def test_layers_to_keep_stay_as_they_are(tmp_path: Path) -> None:
+    net = resnet()
+    after = prune(net, tmp_path, keep="layer1, layer2.*.conv1 ,fc", amount=0.3)
+    before, now = widths(graph_of(net)), widths(after.graph)  # type: ignore[arg-type]
+    assert after.graph is not None
+    for name, weight in net.named_parameters():
+        if name.startswith(("layer1", "layer2.0.conv1", "layer2.1.conv1", "fc")) and weight.dim() > 1:
+            assert torch.equal(after.graph.get_parameter(name), weight), name
+    assert now["layer3.0.conv1"] < before["layer3.0.conv1"]
+
+
+def test_an_unknown_layer_to_keep_is_refused_with_similar_names(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed) as caught:
+        prune(resnet(), tmp_path, keep="layer1.0.conf1")
+    assert caught.value.where == "structured_pruning: keep"
+    assert "'layer1.0.conf1'" in caught.value.what
+    assert "layer1.0.conv1" in caught.value.fix
+
+
+def test_everything_kept_leaves_nothing_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="every layer is to be kept"):
+        prune(chain(), tmp_path, keep="*")
+
+
+def test_whole_blocks_go_first_and_channels_make_up_the_rest(tmp_path: Path) -> None:
+    after = prune(resnet(), tmp_path, remove_blocks=2, amount=0.7)
+    assert after.graph is not None
+    gone, reached = after.notes
+    removed = gone.removeprefix("Residual blocks removed: ").removesuffix(".").split(", ")
+    assert len(removed) == 2
+    modules = dict(after.graph.named_modules())
+    assert not any(f"{block}.conv1" in modules for block in removed)
+    assert reached.startswith("Removed 7")
+    assert after.graph(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_enough_blocks_leave_the_channels_alone(tmp_path: Path) -> None:
+    after = prune(resnet(), tmp_path, remove_blocks=1, amount=0.05)
+    assert set(widths(after.graph).values()) == {3, 8, 16, 32}  # type: ignore[arg-type]
+
+
+def test_rounds_reach_the_amount_of_the_unpruned_model(tmp_path: Path) -> None:
+    """1 - (1 - 0.75)^(1/2) is one half: the first of two rounds."""
+    settings = StructuredPruning(amount=0.75, rounds=2, round_to=1, recovery_epochs=1)
+    after = settings.apply(model_of(chain()), context(tmp_path))
+    assert after.graph is not None
+    removed = 1 - chain_macs(*list(widths(after.graph).values())[:2]) / chain_macs(32, 64)
+    assert 0.75 <= removed < 0.78
+    assert [note.split(" by ")[0] for note in after.notes[:2]] == ["Recovery 1", "Recovery 2"]
+    assert {path.name for path in tmp_path.iterdir()} == {"round-1", "round-2"}
+    half = StructuredPruning(amount=0.5, round_to=1, recovery="none").apply(
+        model_of(chain()), context(tmp_path)
+    )
+    first = list(widths(half.graph).values())  # type: ignore[arg-type]
+    assert all(now <= before for now, before in zip(widths(after.graph).values(), first, strict=True))
+
+
+def test_distillation_recovers_what_the_unpruned_model_says(tmp_path: Path) -> None:
+    """Labels by chance teach nothing, and the teacher everything."""
+    splits = dict(easy_data(train=192).splits)
+    images, labels = splits["train"]
+    net = trained(chain(16, 16), images, labels)
+    splits["train"] = images, labels[torch.randperm(len(labels))]
+    accuracy = {}
+    for recovery in ("fine_tuning", "distillation"):
+        folder = tmp_path / recovery
+        folder.mkdir()
+        settings = StructuredPruning.model_validate(
+            {"importance": "random", "recovery": recovery, "recovery_learning_rate": 0.2}
+        )
+        after = settings.apply(model_of(net), context(folder, data=ArrayData(splits, ("a", "b", "c"))))
+        assert after.graph is not None
+        inputs, right = splits["validation"]
+        accuracy[recovery] = float((after.graph(inputs).argmax(1) == right).float().mean())
+    assert accuracy["distillation"] > accuracy["fine_tuning"] + 0.05
+
+
+def trained(net: nn.Module, images: Tensor, labels: Tensor) -> nn.Module:
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return net.eval()
+
+
+def test_batchnorm_statistics_are_those_of_the_narrowed_network(tmp_path: Path) -> None:
+    """Of the first BatchNorm: mean and variance of its inputs over the training samples."""
+    net = chain(16, 16)
+    after = prune(net, tmp_path, amount=0.3, recalibrate=True)
+    assert after.graph is not None
+    images, _ = easy_data().splits["train"]
+    values: Tensor = after.graph.get_submodule("0")(images)
+    norm = after.graph.get_submodule("1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    torch.testing.assert_close(norm.running_mean, values.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, values.var((0, 2, 3)), rtol=1e-2, atol=1e-4)
+    assert not after.graph.training
+
+
+class Odd(nn.Module):
+    """What people write: GroupNorm, a depthwise residual, PReLU and, behind it, attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Conv2d(1, 24, 3, padding=1), nn.GroupNorm(4, 24)
+        self.depthwise, self.b, self.act = (
+            nn.Conv2d(24, 24, 5, padding=2, groups=24),
+            nn.Conv2d(24, 48, 1),
+            nn.PReLU(48),
+        )
+        self.attention = nn.MultiheadAttention(48, 4, batch_first=True)
+        self.layer, self.fc = nn.LayerNorm(48), nn.Linear(48, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.silu(self.norm(self.a(x)))
+        x = self.act(self.b(nn.functional.avg_pool2d(x + self.depthwise(x), 2)))
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = self.layer(tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0])
+        logits: Tensor = self.fc(tokens.mean(1))
+        return logits
+
+
+def test_what_can_be_followed_is_narrowed_beside_attention(tmp_path: Path) -> None:
+    spec = candidate(None).spec
+    write_archive(trace(Odd().eval(), spec.preprocessing), tmp_path / "net.pt2")
+    model = open_model(tmp_path / "net.pt2", spec)
+    settings = StructuredPruning(amount=0.1, round_to=4, recovery="none")
+    after = settings.apply(model, context(tmp_path))
+    assert model.graph is not None
+    assert after.graph is not None
+    before, now = widths(model.graph), widths(after.graph)
+    assert {name for name in before if now[name] < before[name]} == {"a", "depthwise"}
+    assert after.notes[0].startswith("3 of 6 layers keep their width, e.g. b:")
+    assert "(it has attention)" in after.notes[0]
+    assert after.graph(torch.randn(3, 1, 8, 8)).shape == (3, 3)
