@@ -4,6 +4,7 @@ Holds no user name, host name or path: reports leave the house.
 """
 
 import hashlib
+import importlib.util
 import math
 import os
 import platform
@@ -19,6 +20,8 @@ from workers.base import Frozen
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 PACKAGES = ("paredown", "torch", "onnxruntime", "onnx", "torch_pruning", "numpy")
+#: These too, where they are installed.
+EXTRAS = ("nncf",)
 
 
 class HostFacts(Frozen):
@@ -56,7 +59,8 @@ def host_facts() -> HostFacts:
 
 def versions() -> dict[str, str]:
     """Python and the packages that decide what a number means."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    names = (*PACKAGES, *(name for name in EXTRAS if importlib.util.find_spec(name)))
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
 def usable_cores() -> list[int]:

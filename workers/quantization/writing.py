@@ -14,12 +14,12 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode, add_quant_input_suffix
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from workers.quantization.network import Network
+from workers.quantization.network import Layer, Network
 from workers.quantization.ranges import Range
 from workers.quantization.scheme import Scheme
 
 LAYERS = ("Conv", "Gemm", "MatMul")
-#: What stands between two layers and loses little in 8 bits. Not averages: QLinearAveragePool, fused, does not
+#: What stands between two layers and loses little in 8 bits. Not averages: ONNX Runtime's, once fused, do not
 #: give what the file says.
 NARROW = (*LAYERS, "Add", "Relu", "Clip", "MaxPool", "Concat")
 #: With what else ONNX Runtime computes in integers: fewer conversions between, more rounding.
@@ -57,6 +57,7 @@ def static(
         )
         model = quantizer.quantize_model()
         _leave_logits(model)
+        _keep_in_float(model, network, in_float)
         return _in_order(model)
 
     return write
@@ -83,10 +84,50 @@ def _leave_logits(model: ModelProto) -> None:
             model.graph.node.remove(node)
 
 
+def _keep_in_float(model: ModelProto, network: Network, in_float: frozenset[str]) -> None:
+    """Stop ONNX Runtime from quantizing the weights of these layers by itself, per tensor.
+
+    Its WeightBiasQuantization takes every Conv and Gemm between a DequantizeLinear with one scale and a
+    QuantizeLinear. The same scale once per channel says the same, and it leaves the layer alone.
+    """
+    makers = {node.output[0]: node for node in model.graph.node}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = {node.name: node for node in model.graph.node}
+    for layer in network.layers:
+        maker = makers.get(nodes[layer.node].input[0]) if layer.node in in_float else None
+        if maker is None or maker.op_type != "DequantizeLinear" or layer.operator == "MatMul":
+            continue
+        ranges = []
+        for name in maker.input[1:]:
+            per_channel = np.tile(numpy_helper.to_array(stored[name]), _input_channels(network, layer))
+            ranges.append(f"{name}_{layer.node}")
+            model.graph.initializer.append(numpy_helper.from_array(per_channel, ranges[-1]))
+        nodes[layer.node].input[0] = f"{layer.input}_{layer.node}"
+        model.graph.node.append(
+            helper.make_node(
+                "DequantizeLinear", [maker.input[0], *ranges], [nodes[layer.node].input[0]], axis=1
+            )
+        )
+
+
+def _input_channels(network: Network, layer: Layer) -> int:
+    dims = network.weights[layer.weight].dims
+    if layer.operator == "Gemm":
+        return int(dims[1 - layer.weight_axis])
+    node = next(node for node in network.model.graph.node if node.name == layer.node)
+    return int(dims[1]) * next((a.i for a in node.attribute if a.name == "group"), 1)
+
+
 def dynamic(network: Network, scheme: Scheme) -> Writer:
     """Integer weights of matrix products; the range of their inputs is found at every call."""
 
     def write(in_float: frozenset[str]) -> ModelProto:
+        chosen = {
+            # ONNX Runtime turns every Gemm into a product of this name first.
+            f"{layer.node}_MatMul" if layer.operator == "Gemm" else layer.node
+            for layer in network.layers
+            if layer.operator != "Conv" and layer.node not in in_float
+        }
         quantizer = ONNXQuantizer(
             copy.deepcopy(network.model),
             per_channel=True,
@@ -96,9 +137,9 @@ def dynamic(network: Network, scheme: Scheme) -> Writer:
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=None,
-            nodes_to_quantize=_quantizable(network, in_float, ("Gemm", "MatMul")),
+            nodes_to_quantize=sorted(chosen),
             nodes_to_exclude=[],
-            op_types_to_quantize=["Gemm", "MatMul"],
+            op_types_to_quantize=["MatMul"],
             extra_options={"MatMulConstBOnly": True},
         )
         quantizer.quantize_model()

@@ -2,12 +2,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from tests.support.arrays import candidate
 from workers.base import Context
+from workers.quantization.answers import logits
 from workers.quantization.fallback import layer_times, ranked_layers, shortest_prefix
 from workers.quantization.network import Network, float_network
 from workers.quantization.scheme import scheme_for
@@ -24,7 +26,7 @@ def test_finds_the_shortest_beginning_with_few_validations(needed: int) -> None:
         asked.append(in_float)
         return set(LAYERS[:needed]) <= in_float
 
-    assert shortest_prefix(LAYERS, good) == set(LAYERS[:needed])
+    assert shortest_prefix(LAYERS, good) == frozenset(LAYERS[:needed])
     assert len(asked) <= math.ceil(math.log2(len(LAYERS)))
 
 
@@ -52,6 +54,9 @@ def test_the_layer_that_rounding_ruins_comes_first(run: Context) -> None:
     (write, _) = calibrate(network, scheme_for("x86_64", vnni=True), run, 48).writers().values()
     layers = [layer.node for layer in network.layers]
     assert ranked_layers(network, write, layers, file, run)[0] == layers[1]
+    onnx.save(write(frozenset(layers[1:2])), run.scratch / "mixed.onnx")
+    exact, mixed = (logits(path, run) for path in (file, run.scratch / "mixed.onnx"))
+    assert np.abs(mixed - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_layer_times_are_those_of_the_profile(exported: tuple[Path, Network], run: Context) -> None:
