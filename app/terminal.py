@@ -100,7 +100,9 @@ def show_methods(methods: Mapping[str, type[Method]]) -> None:
         if method.caution:
             out.print(Padding(f"[yellow]Note:[/yellow] {escape(method.caution)}", (0, 0, 0, 2)))
         out.print(Padding(f"Source: {escape(method.source)}", (0, 0, 0, 2)))
-        for field, schema in method.model_json_schema()["properties"].items():
+        properties = method.model_json_schema()["properties"]
+        for field in method.settings():
+            schema = properties[field]
             out.print(
                 Padding(
                     f"[bold]{field}[/bold] = {schema['default']}  {escape(_bounds(schema))}"

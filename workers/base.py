@@ -231,6 +231,21 @@ class Method(Frozen):
         """True where the step trains or cuts the graph; an uploaded ONNX file has none."""
         return True
 
+    @classmethod
+    def settings(cls) -> tuple[str, ...]:
+        """Names of the fields as a person should meet them: the method's own, then those it shares."""
+        declared = [
+            [name for name in vars(kind).get("__annotations__", ()) if name in cls.model_fields]
+            for kind in cls.__mro__
+        ]
+        # One that is declared again with another default keeps its first place.
+        return tuple(
+            name
+            for index, names in enumerate(declared)
+            for name in names
+            if not any(name in later for later in declared[index + 1 :])
+        )
+
     @property
     def trains(self) -> bool:
         """True where it goes through the training samples, so that a GPU pays off."""

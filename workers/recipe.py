@@ -203,5 +203,5 @@ def _line(tree: yaml.Node | None, path: list[int | str]) -> int:
 
 def settings_of(step: Method) -> dict[str, Any]:
     """The settings alone, as JSON values."""
-    settings: dict[str, Any] = json.loads(step.model_dump_json(exclude={"method"}))
-    return settings
+    written = json.loads(step.model_dump_json(exclude={"method"}))
+    return {name: written[name] for name in METHODS[step_id(step)].settings()}

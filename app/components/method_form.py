@@ -1,5 +1,6 @@
 """A method's settings as fields, drawn from its JSON schema: the first ones in sight, the rest folded."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -27,7 +28,7 @@ def settings_form(method: type[Method], values: Plain, *, key: str) -> Plain:
     properties = schema["properties"]
     defaults = {name: field.get("default") for name, field in properties.items()}
     given = {name: values.get(name, default) for name, default in defaults.items()}
-    names = list(properties)
+    names = method.settings()
     shown, folded = names[:IN_SIGHT], names[IN_SIGHT:]
     settings = _fields(shown, schema, given, key)
     if folded:
@@ -37,7 +38,7 @@ def settings_form(method: type[Method], values: Plain, *, key: str) -> Plain:
     return settings
 
 
-def _fields(names: list[str], schema: dict[str, Any], given: Plain, key: str) -> Plain:
+def _fields(names: Sequence[str], schema: dict[str, Any], given: Plain, key: str) -> Plain:
     settings: Plain = {}
     for start in range(0, len(names), COLUMNS):  # a row each, so that fields of one row align
         row = names[start : start + COLUMNS]

@@ -141,3 +141,11 @@ def test_every_method_changes_weights_graph_or_artefact(name: str, tmp_path: Pat
         weights[key].shape != tensor.shape or not torch.equal(weights[key], tensor)
         for key, tensor in untouched.items()
     )
+
+
+def test_the_methods_own_settings_come_first_and_none_is_lost() -> None:
+    assert METHODS["structured_pruning"].settings()[:2] == ("amount", "amount_of")
+    assert METHODS["quantization"].settings()[0] == "mode"
+    assert METHODS["fine_tuning"].settings()[:3] == ("label_smoothing", "epochs", "learning_rate")
+    for method in METHODS.values():
+        assert sorted(method.settings()) == sorted(method.model_fields)

@@ -25,7 +25,7 @@ ARCHITECTURES: JsonDict = {"enum": list(architecture_names())}
 
 
 class Lesson(Frozen):
-    """Who learns what from whom; these settings stand before those of the training."""
+    """Who learns what from whom."""
 
     student: Literal["current", "narrower", "shallower", "architecture"] = Field(
         "current",
@@ -80,7 +80,7 @@ class Lesson(Frozen):
         return name
 
 
-class Distillation(TrainingSettings, Lesson, Method):
+class Distillation(Lesson, TrainingSettings, Method):
     """A student learns from the teacher's logits beside the labels; the best epoch by validation is kept."""
 
     title: ClassVar[str] = "Distillation"

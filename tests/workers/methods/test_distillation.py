@@ -213,7 +213,6 @@ def test_refuses_settings_out_of_bounds(setting: dict[str, Any]) -> None:
 
 
 def test_the_lesson_comes_before_the_training_in_a_form() -> None:
-    names = list(Distillation.model_fields)
-    assert names[:4] == ["student", "teacher", "loss", "weight"]
+    assert list(Distillation.settings())[:4] == ["student", "teacher", "loss", "weight"]
     (step,) = parse_recipe("steps: [{method: distillation, student: narrower, epochs: 3}]", "r").steps
     assert settings_of(step)["student"] == "narrower"
