@@ -84,7 +84,8 @@ def test_the_report_has_the_fields_of_the_format(report: dict[str, Any]) -> None
     assert report["dataset"]["samples"] == {"train": 60, "calibration": 60, "validation": 60, "test": 120}
     assert [stage["method"] for stage in report["stages"]] == ["structured_pruning", "fine_tuning"]
     assert [stage["index"] for stage in report["stages"]] == [1, 2]
-    assert report["stages"][0]["settings"] == {"amount": 0.3, "round_to": 4}
+    assert report["stages"][0]["settings"].items() >= {"amount": 0.3, "round_to": 4}.items()
+    assert report["stages"][0]["settings"].keys() == set(METHODS["structured_pruning"].settings())
     assert report["stages"][1]["seconds"] > 0
     keys = {"name", "value", "low", "high", "unit", "better", "split", "samples", "target"}
     for stage in (report["baseline"], *report["stages"]):
@@ -314,7 +315,7 @@ def test_methods_lists_every_method_with_every_setting(paredown: Paredown) -> No
         assert text.startswith(f"{name} {method.title}")
         assert squeezed(method.caution) in text
         for field, info in method.model_fields.items():
-            assert f"{field} = {info.default} (" in text
+            assert f"{field} = {info.default}" in text
             assert squeezed(info.description or "") in text
     assert "(> 0, <= 0.95)" in result.stdout
     assert "(sgd | adamw)" in result.stdout

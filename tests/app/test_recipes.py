@@ -7,7 +7,7 @@ from app.recipes import PRESETS, chips, presets, refusal, with_amount
 
 def test_every_preset_can_be_carried_out_and_says_what_it_does() -> None:
     found = presets()
-    assert next(iter(found)) == "Safe"
+    assert list(found) == ["Balanced", "Safe", "Smallest", "Distil to a small student"]
     for name, preset in found.items():
         assert preset.recipe["name"] == name
         assert preset.recipe["steps"]
@@ -17,7 +17,7 @@ def test_every_preset_can_be_carried_out_and_says_what_it_does() -> None:
 
 def test_a_preset_leaves_settings_at_their_defaults() -> None:
     assert "weight_decay" not in PRESETS.read_text()
-    assert presets()["Safe"].recipe["steps"][1]["weight_decay"] == 5e-4
+    assert presets()["Balanced"].recipe["steps"][1]["weight_decay"] == 5e-4
 
 
 def test_another_amount_changes_the_first_step_that_has_one_and_the_name() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -98,6 +99,12 @@ class Distillation(Lesson, TrainingSettings, Method):
         le=1,
         description="Peak of the schedule; about 0.1 for a student with fresh weights, with AdamW 0.001.",
     )
+
+    @property
+    def left(self) -> Mapping[str, float]:
+        if self.student == "narrower":  # both sides of most layers get narrower
+            return dict.fromkeys(("macs", "parameters", "size"), self.width**2)
+        return {}
 
     @property
     def other_model(self) -> str | None:

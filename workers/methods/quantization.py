@@ -65,6 +65,14 @@ class Quantization(TrainingSettings, Method):
         return self.mode == "qat"
 
     @property
+    def trains(self) -> bool:
+        return self.mode == "qat"
+
+    @property
+    def left(self) -> Mapping[str, float]:
+        return {"size": 0.28 if self.mode in INT8 else 0.5}
+
+    @property
     def depends_on_target(self) -> bool:
         return True
 

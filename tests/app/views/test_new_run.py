@@ -40,11 +40,10 @@ def test_queueing_adds_a_run_with_a_job_and_wakes(visit: Open, experiment: str, 
     assert woken == [job.id]
     assert job.state == "queued"
     step = newest.recipe["steps"][0]
-    assert {name: step[name] for name in ("method", "amount", "round_to", "recovery")} == {
+    assert {name: step[name] for name in ("method", "amount", "round_to")} == {
         "method": "structured_pruning",
-        "amount": 0.3,
+        "amount": 0.5,
         "round_to": 8,
-        "recovery": "none",  # fine-tuning follows
     }
 
 
@@ -68,22 +67,22 @@ def test_step_is_added_moved_and_removed_in_legal_order(visit: Open, experiment:
     assert [s["method"] for s in recipe(page)["steps"]] == [
         "structured_pruning",
         "fine_tuning",
-        "fine_tuning",
+        "quantization",
     ]
     page.button(key="move1-1-0").click().run()
     assert [s["method"] for s in recipe(page)["steps"]] == [
         "fine_tuning",
         "structured_pruning",
-        "fine_tuning",
+        "quantization",
     ]
     page.button(key="remove-2-0").click().run()
-    assert [s["method"] for s in recipe(page)["steps"]] == ["structured_pruning", "fine_tuning"]
+    assert [s["method"] for s in recipe(page)["steps"]] == ["structured_pruning", "quantization"]
 
 
 def test_yaml_is_the_same_recipe(visit: Open, experiment: str) -> None:  # noqa: ARG001
     page = visit("new_run")
     text = str(page.text_area[0].value)
-    page.text_area[0].set_value(text.replace("amount: 0.3", "amount: 0.45")).run()
+    page.text_area[0].set_value(text.replace("amount: 0.5", "amount: 0.45")).run()
     assert recipe(page)["steps"][0]["amount"] == 0.45
     page.text_area[0].set_value("steps: [{method: magic}]").run()
     assert "magic" in " ".join(element.value for element in page.text)
@@ -93,8 +92,8 @@ def test_yaml_is_the_same_recipe(visit: Open, experiment: str) -> None:  # noqa:
 def test_preset_fills_the_form(visit: Open, experiment: str) -> None:  # noqa: ARG001
     page = visit("new_run")
     page.pills(key="preset-0").set_value("Smallest").run()
-    assert page.number_input(key="step-1-0-amount").value == 0.7
-    assert page.number_input(key="step-1-1-epochs").value == 10
+    assert page.number_input(key="step-1-0-amount").value == 0.8
+    assert page.selectbox(key="step-1-1-mode").value == "qat"
     assert recipe(page)["name"] == "Smallest"
 
 
