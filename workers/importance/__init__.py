@@ -19,7 +19,7 @@ from workers.folders import found_in
 from workers.turns import training_turn
 
 #: More calibration samples are not looked at: the order of the scores hardly changes any more.
-SAMPLES = 512
+SAMPLES = 256
 
 
 class Importance(ABC):

@@ -1,9 +1,9 @@
 """Which layers of an architecture can be narrowed at all, found out by trying, within a time limit."""
 
 import copy
+import re
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from workers.pruning.groups import CannotFollow, Group, cut, find_groups
 
 #: torch-pruning's search runs for ever on some architectures.
 GROUP_SEARCH_SECONDS = 60.0
+#: More groups are not tried one by one: each takes a second or two.
+MANY = 24
 #: What may stand between layers and mix or reorder their channels, by the name of the function.
 _MIXERS = {
     "scaled_dot_product_attention": "attention",
@@ -66,7 +68,7 @@ def follow(
             continue
         if groups and holds(graph, sample, groups):
             return Followed(tuple(groups), _notes(graph, groups, layers, outputs | keep, why))
-        groups = _one_by_one(graph, sample, groups)
+        groups = _separately(graph, sample, groups)
         if groups and holds(graph, sample, groups):
             return Followed(tuple(groups), _notes(graph, groups, layers, outputs | keep, why))
     raise StepFailed(
@@ -93,10 +95,14 @@ def copied(graph: GraphModule) -> GraphModule:
     return copy.deepcopy(graph).eval().requires_grad_(True)
 
 
-def _one_by_one(graph: GraphModule, sample: Tensor, groups: Sequence[Group]) -> list[Group]:
-    """Those that hold alone; the rest is not tried once the time is over."""
-    end = time.monotonic() + GROUP_SEARCH_SECONDS
-    return [group for group in groups if time.monotonic() < end and holds(graph, sample, [group])]
+def _separately(graph: GraphModule, sample: Tensor, groups: Sequence[Group]) -> list[Group]:
+    """Those that hold alone. Of many, one is tried for all whose names differ in numbers only."""
+    kinds = [re.sub(r"\d+", "#", g.root) if len(groups) > MANY else g.root for g in groups]
+    verdicts: dict[str, bool] = {}
+    for kind, group in zip(kinds, groups, strict=True):
+        if kind not in verdicts:
+            verdicts[kind] = holds(graph, sample, [group])
+    return [group for kind, group in zip(kinds, groups, strict=True) if verdicts[kind]]
 
 
 def _notes(
@@ -108,18 +114,18 @@ def _notes(
         return ()
     return (
         f"{len(others)} of {len(layers)} layers keep their width, e.g. {others[0]}: what they are coupled to "
-        f"cannot be followed in this architecture ({why or _mixers(graph)}).",
+        f"cannot be followed in this architecture ({_reasons(graph, why)}).",
     )
 
 
 def _nothing_to_follow(graph: GraphModule, layers: Sequence[str], keep: frozenset[str], why: str) -> str:
     if keep >= set(layers):
         return "every layer is to be kept."
-    return f"the channels of this architecture cannot be followed ({why or _mixers(graph)})."
+    return f"the channels of this architecture cannot be followed ({_reasons(graph, why)})."
 
 
-def _mixers(graph: GraphModule) -> str:
-    """What in the graph mixes channels; of reshapes only when there is nothing else."""
+def _reasons(graph: GraphModule, why: str) -> str:
+    """The first failure and what in the graph mixes channels; reshapes only where there is nothing else."""
     called = {
         str(getattr(node.target, "__name__", node.target)).split(".")[0]
         for node in graph.graph.nodes
@@ -128,7 +134,8 @@ def _mixers(graph: GraphModule) -> str:
     found = dict.fromkeys(meaning for name, meaning in _MIXERS.items() if name in called)
     if len(found) > 1:
         found.pop("reshapes", None)
-    return "it has " + ", ".join(found) if found else "an unknown operation mixes them"
+    reasons = [why] * bool(why) + ["it has " + ", ".join(found)] * bool(found)
+    return "; ".join(reasons) or "an unknown operation mixes them"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from workers.graph.importing import open_model
 from workers.graph.resnets import CifarResNet
 from workers.importance import IMPORTANCES
 from workers.methods.structured_pruning import StructuredPruning
-from workers.pruning import costs
+from workers.pruning import costs, following
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +211,12 @@ class Odd(nn.Module):
         return logits
 
 
-def test_what_can_be_followed_is_narrowed_beside_attention(tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [following.MANY, 1])
+def test_what_can_be_followed_is_narrowed_beside_attention(
+    many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One group at a time, or one of all whose names are alike; here no two are."""
+    monkeypatch.setattr(following, "MANY", many)
     spec = candidate(None).spec
     write_archive(trace(Odd().eval(), spec.preprocessing), tmp_path / "net.pt2")
     model = open_model(tmp_path / "net.pt2", spec)
