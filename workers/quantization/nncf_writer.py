@@ -1,9 +1,14 @@
 """Static int8 by Intel's NNCF, which picks ranges, corrects biases and places the quantizers its own way."""
 
+import contextlib
 import copy
 import importlib.util
+import io
+import logging
 import os
+from collections.abc import Iterator
 
+import numpy as np
 from onnx import ModelProto
 
 from workers.base import INPUT_NAME, Context
@@ -29,20 +34,31 @@ def by_nncf(network: Network, scheme: Scheme, context: Context, samples: int) ->
     os.environ.setdefault("NNCF_CI", "1")  # else it reports to its maker how it is used
     import nncf
 
+    nncf.set_log_level(logging.ERROR)
     overflow = nncf.quantization.advanced_parameters.OverflowFix
-    calibration = list(calibration_batches(context, samples, 1))
+    fix = overflow.ENABLE if scheme.reduce_range else overflow.DISABLE
 
     def write(in_float: frozenset[str]) -> ModelProto:
-        model: ModelProto = nncf.quantize(
-            copy.deepcopy(network.model),
-            nncf.Dataset([{INPUT_NAME: batch} for batch in calibration]),
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(calibration),
-            ignored_scope=nncf.IgnoredScope(names=sorted(in_float)),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=overflow.ENABLE if scheme.reduce_range else overflow.DISABLE
-            ),
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+            model: ModelProto = nncf.quantize(
+                copy.deepcopy(network.model),
+                nncf.Dataset(_Samples(context, samples)),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=min(samples, len(context.data.labels("calibration"))),
+                ignored_scope=nncf.IgnoredScope(names=sorted(in_float)),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=fix),
+            )
         return model
 
     return write
+
+
+class _Samples:
+    """The calibration samples one by one, as often as NNCF wants to see them."""
+
+    def __init__(self, context: Context, samples: int) -> None:
+        self.context, self.samples = context, samples
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for batch in calibration_batches(self.context, self.samples, 1):
+            yield {INPUT_NAME: batch}

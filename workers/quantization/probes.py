@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from workers.base import INPUT_NAME, Context
+from workers.errors import StepFailed
 from workers.host import logical_cores
 from workers.turns import training_turn
 
@@ -87,7 +88,14 @@ def affine(low: float, high: float) -> tuple[float, int]:
 
 
 def calibration_batches(context: Context, samples: int, batch_size: int) -> Iterator[np.ndarray]:
-    """(N, C, H, W) float32: up to `samples` of the calibration split, drawn with the run's seed."""
+    """(N, C, H, W) float32: up to `samples` of the calibration split, drawn with the run's seed.
+
+    Raises StepFailed when the split is empty.
+    """
+    if not len(context.data.labels("calibration")):
+        raise StepFailed(
+            "quantization", "the calibration split is empty.", "Bring samples for it, or use mode: dynamic."
+        )
     left = samples
     for inputs, _ in context.data.batches("calibration", batch_size, shuffle=context.seed):
         yield inputs.numpy()[:left]
