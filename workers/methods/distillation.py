@@ -125,10 +125,15 @@ class Distillation(Lesson, TrainingSettings, Method):
             settings=self,
             loss=distil(ask, SOFT_LOSSES[self.loss](self.temperature), self.weight),
         )
-        notes = (
+        notes = [
             f"Student: {made}. Teacher: {taught}, {accuracy:.2%} on validation.",
             f"Distillation {course(history, self, context.device)}",
-        )
+        ]
+        if history.best_accuracy >= accuracy and self.weight > 0.5:
+            notes.append(
+                "The student is at least as accurate as its teacher: a smaller weight, or fine_tuning, may "
+                "do better still."
+            )
         return dataclasses.replace(model, graph=student, notes=(*model.notes, *notes))
 
     def _student(self, graph: GraphModule, spec: ModelSpec, seed: int) -> tuple[GraphModule, str]:

@@ -59,10 +59,11 @@ def test_a_student_learns_from_its_teacher_what_labels_do_not_tell(
     student = method.apply(candidate(small_net()), run_of(tmp_path, teacher))
     assert accuracy(student) > 0.85
     assert student.spec == candidate(None).spec
-    made, course = student.notes
+    made, course, *more = student.notes
     assert made.startswith("Student: the model as it stood. Teacher: the model as uploaded, ")
     assert f"{accuracy(teacher):.2%} on validation" in made
     assert course.startswith("Distillation kept epoch")
+    assert bool(more) == (accuracy(student) >= accuracy(teacher))
 
 
 def test_weight_0_leaves_the_labels_alone(tmp_path: Path, teacher: Candidate) -> None:
@@ -89,7 +90,17 @@ def test_students_of_other_shapes(
     method = Distillation(**QUICK, weight=1.0, **settings)
     student = method.apply(teacher, run_of(tmp_path, teacher))
     assert accuracy(student) > 0.75
-    assert f"Student: {note}." in student.notes[-2]
+    assert f"Student: {note}." in student.notes[1]
+
+
+@pytest.mark.parametrize(("weight", "told"), [(0.6, True), (0.4, False)])
+def test_says_when_the_student_is_better_than_its_teacher(
+    tmp_path: Path, teacher: Candidate, weight: float, told: bool
+) -> None:
+    """Of a teacher that knows nothing there is little to learn."""
+    run = replace(context(tmp_path), original=candidate(small_net()))
+    student = Distillation(**QUICK, weight=weight).apply(teacher, run)
+    assert ("at least as accurate as its teacher" in student.notes[-1]) == told
 
 
 def test_a_shallower_student_starts_from_the_weights_that_stay(tmp_path: Path) -> None:
@@ -99,7 +110,7 @@ def test_a_shallower_student_starts_from_the_weights_that_stay(tmp_path: Path) -
     student = Distillation(**QUICK | {"epochs": 1}, student="shallower", teacher="current", depth=0.5).apply(
         resnet, context(_made(tmp_path / "two"))
     )
-    assert "a copy without 2 of 4 residual branches" in student.notes[-2]
+    assert any("a copy without 2 of 4 residual branches" in note for note in student.notes)
     assert student.graph is not None
     assert resnet.graph is not None
     convolutions = [
