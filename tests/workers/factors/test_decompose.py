@@ -137,6 +137,13 @@ def test_the_energy_gives_the_rank(energy: float, rank: int) -> None:
         assert energy_ranks(linear, energy - 1e-7) == (rank,)
 
 
+def test_a_share_that_is_met_exactly_needs_no_further_rank() -> None:
+    linear = nn.Linear(4, 4)
+    with torch.no_grad():
+        linear.weight.copy_(torch.diag(torch.tensor(SPECTRUM)))
+    assert [energy_ranks(linear, share) for share in (0.64, 0.8, 0.96)] == [(1,), (2,), (3,)]
+
+
 def test_weights_that_are_zero_stay_zero() -> None:
     for layer, ranks in ((nn.Linear(4, 4), (2,)), (nn.Conv2d(4, 4, 3), (2, 2))):
         with torch.no_grad():

@@ -3,6 +3,7 @@
 import dataclasses
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
 from tests.support.arrays import ArrayData, candidate, context, easy_data, small_net
-from workers.base import Candidate, Progress
+from workers.base import Candidate, Progress, Split
 from workers.deploy.export import export_onnx
 from workers.errors import StepFailed
 from workers.measures.size import deflated_bytes
@@ -107,6 +108,23 @@ def test_gradual_pruning_trains_between_the_steps(tmp_path: Path) -> None:
     images, labels = run.data.splits["validation"]  # type: ignore[attr-defined]
     assert after.graph is not None
     assert (after.graph(images).argmax(1) == labels).float().mean() > 0.9
+
+
+def test_every_step_shuffles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    real = ArrayData.batches
+
+    def noted(
+        self: ArrayData, split: Split, size: int, *, shuffle: int | None = None, augment: str = "none"
+    ) -> Any:
+        seeds.append(shuffle)
+        return real(self, split, size, shuffle=shuffle, augment=augment)
+
+    monkeypatch.setattr(ArrayData, "batches", noted)
+    method = UnstructuredPruning(schedule="cubic", steps=2, epochs=2, batch_size=16)
+    method.apply(candidate(net()), context(tmp_path))
+    drawn = [seed for seed in seeds if seed is not None]
+    assert len(set(drawn)) == len(drawn) == 4
 
 
 def test_goes_on_after_a_kill_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
