@@ -21,6 +21,7 @@ from workers.training.losses import cross_entropy
 from workers.training.notes import course
 from workers.training.settings import TrainingSettings
 from workers.training.soft_losses import SOFT_LOSSES
+from workers.training.zeros import zeros_kept
 
 ARCHITECTURES: JsonDict = {"enum": list(architecture_names())}
 
@@ -119,12 +120,14 @@ class Distillation(Lesson, TrainingSettings, Method):
         asking = self._part(context, "answers")
         accuracy = accuracy_of(teacher, asking, self)
         ask, data = learn_from(teacher, asking, self)
-        history = train(
-            student.requires_grad_(True),
-            dataclasses.replace(self._part(context, "student"), data=data),
-            settings=self,
-            loss=distil(ask, SOFT_LOSSES[self.loss](self.temperature), self.weight),
-        )
+        student.requires_grad_(True)
+        with zeros_kept(student, model.sparse and self.student == "current"):
+            history = train(
+                student,
+                dataclasses.replace(self._part(context, "student"), data=data),
+                settings=self,
+                loss=distil(ask, SOFT_LOSSES[self.loss](self.temperature), self.weight),
+            )
         notes = [
             f"Student: {made}. Teacher: {taught}, {accuracy:.2%} on validation.",
             f"Distillation {course(history, self, context.device)}",

@@ -21,6 +21,7 @@ from workers.pruning.groups import CannotFollow
 from workers.pruning.search import narrow, sample_input
 from workers.training.recovery import RecoverySettings, recover
 from workers.training.statistics import recalibrate
+from workers.training.zeros import zeros_kept
 
 
 class StructuredPruning(RecoverySettings, Method):
@@ -162,7 +163,8 @@ class _Pruning:
     def _recover(self, number: int) -> None:
         assert self.model.graph is not None
         context = self._part(number, 0.3, 1.0)
-        history = recover(self.graph, self.model.graph, context, self.settings, f"round-{number}")
+        with zeros_kept(self.graph, self.model.sparse):
+            history = recover(self.graph, self.model.graph, context, self.settings, f"round-{number}")
         which = f" {number}" if self.settings.rounds > 1 else ""
         self.notes.append(
             f"Recovery{which} by {self.settings.recovery.replace('_', '-')}: validation accuracy "

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
 from tests.support.arrays import ArrayData, candidate, context, easy_data, small_net
-from workers.base import Candidate, Progress, Split
+from workers.base import Candidate, Method, Progress, Split
 from workers.deploy.export import export_onnx
 from workers.errors import StepFailed
 from workers.measures.size import deflated_bytes
+from workers.methods.distillation import Distillation
 from workers.methods.fine_tuning import FineTuning
+from workers.methods.structured_pruning import StructuredPruning
 from workers.methods.unstructured_pruning import UnstructuredPruning, cubic
 from workers.training import loop
 
@@ -121,7 +123,7 @@ def test_every_step_shuffles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return real(self, split, size, shuffle=shuffle, augment=augment)
 
     monkeypatch.setattr(ArrayData, "batches", noted)
-    method = UnstructuredPruning(schedule="cubic", steps=2, epochs=2, batch_size=16)
+    method = UnstructuredPruning(pace="cubic", steps=2, epochs=2, batch_size=16)
     method.apply(candidate(net()), context(tmp_path))
     drawn = [seed for seed in seeds if seed is not None]
     assert len(set(drawn)) == len(drawn) == 4
@@ -255,3 +257,18 @@ def test_refuses_a_model_without_a_graph(tmp_path: Path) -> None:
 def test_refuses_settings_out_of_bounds(setting: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         UnstructuredPruning.model_validate(setting)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        FineTuning(epochs=1, batch_size=16),
+        Distillation(epochs=1, batch_size=16, teacher="current"),
+        StructuredPruning(amount=0.2, round_to=2, recovery_epochs=1),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_every_step_that_trains_keeps_the_zeros(later: Method, tmp_path: Path) -> None:
+    pruned = UnstructuredPruning(amount=0.6).apply(candidate(net()), context(tmp_path))
+    after = later.apply(pruned, context(tmp_path))
+    assert sum(zeros(after).values()) > 0.4 * sum(weight.numel() for weight in weights(after).values())
