@@ -21,10 +21,15 @@ from workers.training.losses import cross_entropy
 from workers.training.settings import TrainingSettings
 
 INT8 = ("static", "dynamic", "qat")
+#: Folder for the float file after qat.
+TRAINED = "trained"
 
 
 class Quantization(TrainingSettings, Method):
-    """The exported file is rewritten with fewer bits, compared with float and timed against it."""
+    """The exported file is rewritten with fewer bits, compared with float and timed against it.
+
+    The settings of training are for qat alone.
+    """
 
     title: ClassVar[str] = "Quantization"
     family: ClassVar[Family] = "quantization"
@@ -97,7 +102,8 @@ class Quantization(TrainingSettings, Method):
             )
         else:
             if self.mode in INT8:
-                check_saturation(best.file, file, context)
+                twin = context.scratch / TRAINED / file.name if self.mode == "qat" else file
+                check_saturation(best.file, twin, context)
             notes += self._results(best, trials, network)
             if best.ratio < 1 or self.mode not in INT8 or not self.keep_faster:
                 return Candidate(model.spec, onnx=best.file, notes=(*model.notes, *notes))
@@ -152,7 +158,7 @@ class Quantization(TrainingSettings, Method):
         graph, found = with_rounding(model.graph, network, calibrated.simulated, scheme)
         history = train(graph.requires_grad_(True), context, settings=self, loss=cross_entropy())
         trained = dataclasses.replace(model, graph=without_rounding(graph))
-        _, network = float_network(trained, context.data.classes, context.scratch / "trained")
+        _, network = float_network(trained, context.data.classes, context.scratch / TRAINED)
         notes += [
             calibrated.note,
             f"Trained with the rounding of {found} of {len(network.layers)} layers: epoch "

@@ -16,11 +16,11 @@ from workers.base import INPUT_NAME, Context, Progress
 from workers.quantization.answers import divergence, logits
 from workers.quantization.network import Network
 from workers.quantization.writing import Writer
+from workers.runtimes.onnxruntime import ERRORS_ONLY
 from workers.turns import measuring_turn
 
 SCORED_SAMPLES = 128
 TIMED_CALLS = 10
-ERRORS_ONLY = 3
 
 
 def ranked_layers(

@@ -13,10 +13,10 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from workers.base import Candidate
 from workers.deploy.export import export_onnx
 from workers.errors import StepFailed
+from workers.runtimes.onnxruntime import ERRORS_ONLY
 
 #: Per-channel scales came with opset 13.
 MIN_OPSET = 13
-ERRORS_ONLY = 3
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
 
 

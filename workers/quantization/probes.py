@@ -13,9 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from workers.base import INPUT_NAME, Context
 from workers.errors import StepFailed
 from workers.host import logical_cores
+from workers.runtimes.onnxruntime import ERRORS_ONLY
 from workers.turns import training_turn
-
-ERRORS_ONLY = 3
 
 
 class Probes:
