@@ -176,6 +176,15 @@ def test_second_derivative_sums_the_places_of_a_sample_before_squaring(
         )
 
 
+def test_activations_that_work_in_place_change_nothing(tmp_path: Path) -> None:
+    graph, here = graph_of(convolutions()), context(tmp_path)
+    expected = SecondDerivative().scores(graph, here)
+    for part in graph.modules():
+        if isinstance(part, nn.ReLU):
+            part.inplace = True
+    torch.testing.assert_close(SecondDerivative().scores(graph, here), expected)
+
+
 def test_one_drawn_column_is_right_on_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, here = mlp(), context(tmp_path)
     whole = SecondDerivative().scores(graph, here)

@@ -85,3 +85,42 @@ def test_removal_stops_at_what_is_enough_at_most_and_at_what_is_kept(tmp_path: P
     whole = sum(p.numel() for p in graph.parameters())
     assert removed(enough=lambda g: sum(p.numel() for p in g.parameters()) < whole) == 1
     assert len(residual_blocks(graph, SAMPLE)) == 4  # the given graph stays
+
+
+class Leaking(nn.Module):
+    """Two additions around layers that are no blocks: one's inside is read later, one reads from before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(1, 4, 1), nn.Linear(4, 3)
+        self.a, self.b, self.c, self.d = (nn.Conv2d(4, 4, 1) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start = self.stem(x)
+        inside = self.a(start)
+        first = start + self.b(inside)
+        second = first + self.c(first * start)
+        third = second + self.d(second)
+        logits: torch.Tensor = self.fc((third * inside).mean((2, 3)))
+        return logits
+
+
+class Positioned(nn.Module):
+    """A learned position is added to everything before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(1, 4, 1), nn.Linear(4, 3)
+        self.position = nn.Parameter(torch.randn(2, 4, 8, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc((self.stem(x) + self.position).mean((2, 3)))
+        return logits
+
+
+def test_a_position_is_no_way_around_what_it_is_added_to() -> None:
+    assert names(Positioned()) == []
+
+
+def test_what_is_read_from_outside_or_reads_from_there_is_no_block() -> None:
+    assert names(Leaking()) == [("d",)]

@@ -18,8 +18,8 @@ def test_uniform_takes_the_weakest_of_every_group() -> None:
 
 
 def test_global_takes_the_weakest_of_the_network_after_dividing_by_the_mean() -> None:
-    """The scores of b are a hundred times larger and all alike, so only a has channels far below its mean."""
-    groups = [group("a", [1, 1, 1, 1, 3, 3, 3, 3]), group("b", [100] * 8)]
+    """The scores of b are a hundred times smaller, but all alike: only a has channels far below its mean."""
+    groups = [group("a", [1, 1, 1, 1, 3, 3, 3, 3]), group("b", [0.01] * 8)]
     assert choose(groups, 0.25, "global", 1) == {"a": [0, 1, 2, 3], "b": []}
     assert choose(groups, 0.25, "uniform", 1) == {"a": [0, 1], "b": [0, 1]}
 
