@@ -159,6 +159,20 @@ class Progress:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
+class ExitPlan(Frozen):
+    """Where a model may stop early.
+
+    cuts: names of the graph's nodes after which an exit stands, first to last; the model's own end is no cut.
+    temperatures, thresholds: one per exit (temperatures: also one for the end); None until calibrated on the
+    exported file.
+    """
+
+    cuts: tuple[str, ...]
+    score: Literal["probability", "entropy", "margin", "patience"] = "probability"
+    temperatures: tuple[float, ...] | None = None
+    thresholds: tuple[float, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A model between two steps.
@@ -167,6 +181,7 @@ class Candidate:
     onnx: the file itself when there is no graph.
     notes: what a reader of the result should know, e.g. how far a target was reached.
     sparse: a step made weights zero; steps that train keep them so (`workers.training.zeros`).
+    exits: where the graph may stop early; it then gives one set of logits per exit and one for its end.
     """
 
     spec: ModelSpec
@@ -174,6 +189,7 @@ class Candidate:
     onnx: Path | None = None
     notes: tuple[str, ...] = ()
     sparse: bool = False
+    exits: ExitPlan | None = None
 
 
 @dataclass(frozen=True)
