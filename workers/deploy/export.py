@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
-import torch
 from google.protobuf.message import Message
 from onnx import ModelProto
 from torch import nn
 
-from workers.base import INPUT_NAME, OUTPUT_NAME, Candidate
+from workers.base import Candidate
 from workers.errors import StepFailed
-from workers.graph.archive import trace_shape
+from workers.graph.to_onnx import to_onnx
 
 #: More a protobuf cannot hold.
 MAX_BYTES = 2**31 - 1
@@ -29,7 +28,7 @@ def export_onnx(candidate: Candidate, path: Path, classes: Sequence[str]) -> Non
         assert candidate.onnx is not None
         model = onnx.load(str(candidate.onnx))
     else:
-        model = _exported(candidate.graph, candidate.spec.preprocessing.shape)
+        model = to_onnx(candidate.graph, candidate.spec.preprocessing.shape)
     _anonymize(model)
     onnx.helper.set_model_props(
         model,
@@ -43,24 +42,7 @@ def export_onnx(candidate: Candidate, path: Path, classes: Sequence[str]) -> Non
 
 def export_layer(layer: nn.Module, shape: Sequence[int], path: Path) -> None:
     """Write one layer as a file of its own, to time it. shape: of its input, without the batch."""
-    onnx.save(_exported(layer, shape), str(path))
-
-
-def _exported(module: nn.Module, shape: Sequence[int]) -> ModelProto:
-    exported = torch.onnx.export(
-        trace_shape(module, shape),
-        (),
-        dynamo=True,
-        input_names=[INPUT_NAME],
-        output_names=[OUTPUT_NAME],
-        verbose=False,
-    )
-    assert exported is not None
-    model = exported.model_proto
-    for value in (model.graph.input[0], model.graph.output[0]):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
-    del model.graph.value_info[:]  # shapes of intermediates, with the exporter's own symbol for N
-    return model
+    onnx.save(to_onnx(layer, shape), str(path))
 
 
 def _save(model: ModelProto, path: Path) -> None:

@@ -21,16 +21,22 @@ def ranks(module: GraphModule, shape: tuple[int, ...]) -> dict[Node, int]:
 
     Raises ModelRefused when one is larger than MAX_TENSOR_BYTES for a batch of two.
     """
+    found = values(module, shape)
+    return {node: value.dim() for node, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def values(module: GraphModule, shape: tuple[int, ...], batch: int = 2) -> dict[Node, Any]:
+    """What every node gives, tensors without their data and sizes as numbers; see `ranks`."""
     recorder = _Recorder(module)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        recorder.run(torch.empty(2, *shape))
-    return recorder.ranks
+        recorder.run(torch.empty(batch, *shape))
+    return recorder.values
 
 
 class _Recorder(Interpreter):
     def __init__(self, module: GraphModule) -> None:
         super().__init__(module)
-        self.ranks: dict[Node, int] = {}
+        self.values: dict[Node, Any] = {}
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
@@ -40,8 +46,7 @@ class _Recorder(Interpreter):
                     raise _too_large(n, f"a tensor of the shape {list(tensor.shape)} for a batch of two")
             elif isinstance(tensor, int) and abs(tensor) > _LARGEST_INT:
                 raise _too_large(n, "a size of more than 62 bits")
-        if isinstance(value, torch.Tensor):
-            self.ranks[n] = value.dim()
+        self.values[n] = value
         return value
 
 

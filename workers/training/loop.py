@@ -1,6 +1,7 @@
 """The training loop: trains a model in place, keeps the best of its epochs, survives a kill.
 
-Knows no method: what is minimised comes in as a callable.
+Knows no method: what is minimised comes in as a callable. A model gives logits (N, classes), or one with
+exits (N, exits + 1, classes), whose accuracy is that of its end.
 """
 
 import math
@@ -17,34 +18,38 @@ from workers.training import checkpoints
 from workers.training.batches import Feed, mixup_partners, uses_mixed_precision
 from workers.training.losses import EpochLosses, Loss
 from workers.training.settings import TrainingSettings
-from workers.training.state import History, TrainingState
+from workers.training.state import History, Rank, TrainingState, by_accuracy
 from workers.turns import training_turn
 
 SECONDS_BETWEEN_REPORTS = 0.1
 
 
-def train(model: nn.Module, context: Context, *, settings: TrainingSettings, loss: Loss) -> History:
+def train(
+    model: nn.Module, context: Context, *, settings: TrainingSettings, loss: Loss, rank: Rank = by_accuracy
+) -> History:
     """Train ``model`` in place; it ends with the weights of its best epoch, in eval mode, on the CPU.
 
-    Best means validation accuracy; the model before training competes as epoch 0. Parameters that do not
-    require gradients stay. Started again after a kill with the same arguments, it goes on from the last
-    finished epoch and, on the CPU with as many threads, ends with the same bits. The checkpoint stays in
-    ``context.scratch`` for the folder's owner to delete.
+    Best means validation accuracy, or what ``rank`` makes of an epoch's point; the model before training
+    competes as epoch 0. Parameters that do not require gradients stay. Started again after a kill with the
+    same arguments, it goes on from the last finished epoch and, on the CPU with as many threads, ends with
+    the same bits. The checkpoint stays in ``context.scratch`` for the folder's owner to delete.
 
     ``context.tell`` hears of batches at most ten times a second, and of every epoch with its point.
     Raises StepFailed when the loss or its gradient stops being finite; ``model`` is then spoilt.
     """
-    return _Loop(model, context, settings, loss).run()
+    return _Loop(model, context, settings, loss, rank).run()
 
 
 class _Loop:
-    def __init__(self, model: nn.Module, context: Context, settings: TrainingSettings, loss: Loss) -> None:
+    def __init__(
+        self, model: nn.Module, context: Context, settings: TrainingSettings, loss: Loss, rank: Rank
+    ) -> None:
         self.model, self.context, self.settings, self.loss = model, context, settings, loss
         self.key = checkpoints.fingerprint(model, settings, context)
         self.feed = Feed(context.data, settings, context.device)
         self.feed.fit(model)
         self.batches = self.feed.count()
-        self.state = TrainingState(model, settings, settings.epochs * self.batches)
+        self.state = TrainingState(model, settings, settings.epochs * self.batches, rank)
         self.mixed_precision = uses_mixed_precision(settings, context.device)
         self.next_report = 0.0
 
@@ -53,7 +58,7 @@ class _Loop:
         if saved:
             self.state.load_state_dict(saved)
         else:
-            self.state.record({"epoch": 0, "accuracy": self._accuracy()})
+            self.state.record({"epoch": 0, **self._accuracies()})
         for point in self.state.points:
             self._report_epoch(point)
         for epoch in range(len(self.state.points), self.settings.epochs + 1):
@@ -81,7 +86,7 @@ class _Loop:
         return {
             "epoch": epoch,
             "loss": losses.mean(),
-            "accuracy": self._accuracy(),
+            **self._accuracies(),
             "learning_rate": float(self.state.schedule.get_last_lr()[0]),
         }
 
@@ -114,14 +119,17 @@ class _Loop:
             logits = self.model(inputs)
         return logits.float()
 
-    def _accuracy(self) -> float:
-        """Share of the validation split that the model gets right as it stands."""
+    def _accuracies(self) -> dict[str, float]:
+        """Share of the validation split that the model gets right as it stands: its end, and each exit."""
         self.model.eval()
         right = torch.zeros((), dtype=torch.int64, device=self.context.device)
         with torch.inference_mode(), closing(self.feed.whole("validation")) as batches:
             for inputs, labels in batches:
-                right += (self.model(inputs).argmax(dim=1) == labels).sum()
-        return right.item() / len(self.context.data.labels("validation"))
+                answers = self.model(inputs).argmax(dim=-1).view(len(labels), -1)
+                right = right + (answers == labels[:, None]).sum(dim=0)
+        samples = len(self.context.data.labels("validation"))
+        *exits, end = (count / samples for count in right.tolist())
+        return {"accuracy": end} | {f"exit_{number}": share for number, share in enumerate(exits, start=1)}
 
     def _report_batch(self, epoch: int, batch: int) -> None:
         self.next_report = time.monotonic() + SECONDS_BETWEEN_REPORTS

@@ -1,6 +1,6 @@
 """Everything that changes while a model trains, in the form that a checkpoint keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +9,21 @@ from torch import Tensor, nn
 from workers.training.optimizers import make_optimizer, make_schedule
 from workers.training.settings import TrainingSettings
 
+#: What makes one epoch better than another: its point -> the higher, the better.
+Rank = Callable[[Mapping[str, float]], float]
+
+
+def by_accuracy(point: Mapping[str, float]) -> float:
+    return point["accuracy"]
+
 
 @dataclass(frozen=True)
 class History:
     """What happened, epoch by epoch; ``points[0]`` is the model before training.
 
-    points: {"epoch", "accuracy"}, the share 0-1 of the validation split, and from epoch 1 on "loss" (mean
-    over the training batches) and "learning_rate" (where the epoch ended).
+    points: {"epoch", "accuracy"}, the share 0-1 of the validation split, "exit_1" … likewise where there are
+    exits, and from epoch 1 on "loss" (mean over the training batches) and "learning_rate" (where the epoch
+    ended).
     best_epoch: the epoch whose weights the model has now.
     """
 
@@ -37,8 +45,8 @@ class TrainingState:
     Random numbers need no place here: every epoch seeds its own.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainingSettings, steps: int) -> None:
-        self.model, self.patience = model, settings.patience
+    def __init__(self, model: nn.Module, settings: TrainingSettings, steps: int, rank: Rank) -> None:
+        self.model, self.patience, self.rank = model, settings.patience, rank
         self.optimizer = make_optimizer(model, settings)
         self.schedule = make_schedule(self.optimizer, settings, steps)
         self.points: list[dict[str, float]] = []
@@ -55,9 +63,9 @@ class TrainingState:
         return 0 < self.patience <= len(self.points) - 1 - self.best_epoch
 
     def record(self, point: dict[str, float]) -> None:
-        """End an epoch; of equally accurate ones the later is kept, which saw the smaller learning rate."""
+        """End an epoch; of equally good ones the later is kept, which saw the smaller learning rate."""
         self.points.append(point)
-        if point["accuracy"] >= self.points[self.best_epoch]["accuracy"]:
+        if self.rank(point) >= self.rank(self.points[self.best_epoch]):
             self.best_epoch = len(self.points) - 1
             self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
