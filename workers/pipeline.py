@@ -29,9 +29,10 @@ from workers.base import (
 )
 from workers.catalog import MEASURES
 from workers.data import warn_if_trained_on
-from workers.deploy.export import export_onnx
+from workers.deploy.export import export_candidate
 from workers.deploy.parity import check_parity
 from workers.errors import DatasetRefused, StepFailed
+from workers.exits.staging import without_exits
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
 from workers.recipe import Recipe, settings_of, step_id
@@ -179,7 +180,7 @@ def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[
         model, seconds = _applied(job, step, model, scratch, tell)
         tell(Progress("exporting", 1.0))
         file = folder / "model.onnx"
-        export_onnx(model, file, job.data.classes)
+        export_candidate(model, file, job.data.classes)
         stage = Stage(
             index=index,
             method=None if step is None else step_id(step),
@@ -189,8 +190,9 @@ def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[
             seconds=seconds,
             cached=False,
             notes=model.notes,
-            parity=check_parity(model, file, _inputs(job.data), job.runtime),
+            parity=check_parity(without_exits(model), file, _inputs(job.data), job.runtime),
             sparse=model.sparse,
+            exits=model.exits,
         )
         if model.graph is not None:
             write_archive(trace(model.graph, model.spec.preprocessing), folder / "model.pt2")
@@ -264,7 +266,7 @@ def _measured_together(job: Job, stages: list[Stage], tell: Callable[[Progress],
 def _reopen(job: Job, stage: Stage) -> Candidate:
     """The candidate after a kept stage."""
     candidate = open_model(stage.archive or stage.file, job.model.spec)
-    return dataclasses.replace(candidate, sparse=stage.sparse)
+    return dataclasses.replace(candidate, sparse=stage.sparse, exits=stage.exits)
 
 
 def _inputs(data: LabelledData) -> Iterator[torch.Tensor]:

@@ -12,15 +12,16 @@ from workers.base import Family, Frozen, Method
 from workers.catalog import METHODS
 from workers.errors import RecipeRefused
 
-#: Later families may not be followed by earlier ones; those without a place may stand anywhere before
-#: quantization. Distil, prune, quantize: "Order of Compression" (arXiv:2403.17447); heads are trained in
-#: float before that.
+EXITS = 2
+#: Later families may not be followed by earlier ones; those without a place may stand anywhere before exits,
+#: which train the model themselves and are added once. Distil, prune, quantize: "Order of Compression"
+#: (arXiv:2403.17447); heads are trained in float before that.
 ORDER: dict[Family, int | None] = {
     "distillation": None,
     "fine_tuning": None,
     "pruning": 1,
     "low_rank": 1,
-    "early_exit": 2,
+    "early_exit": EXITS,
     "quantization": 3,
 }
 MAX_BYTES = 1 << 16
@@ -57,13 +58,13 @@ class Recipe(Frozen):
         reached: tuple[int, str] = (0, "")
         for index, step in enumerate(self.steps):
             rank = ORDER[step.family]
-            if rank is None and reached[0] < ORDER["quantization"]:  # type: ignore[operator]
+            if rank is None and reached[0] < EXITS:
                 continue
-            if rank is None or rank < reached[0]:
+            if rank is None or rank < reached[0] or rank == reached[0] == EXITS:
                 raise _WrongOrder(
                     index,
                     f"step {index + 1} ({step_id(step)}) cannot come after {reached[1]}; "
-                    "prune and factorise first, then add exits, then quantize",
+                    "prune, factorise and train first, then add exits, then quantize",
                 )
             reached = (rank, step_id(step))
         return self

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 import workers
-from workers.base import Candidate, Measurement, Runtime, Target
+from workers.base import Candidate, ExitPlan, Measurement, Runtime, Target
 from workers.deploy.parity import Parity
 from workers.graph.importing import file_sha256
 from workers.host import versions
@@ -34,7 +34,8 @@ class Stage:
     """One step as it was carried out; stage 0 is the model as uploaded.
 
     file: the exported ONNX. seconds: what the step took when it was really done. cached: it was not done
-    again this time. sparse: as in `Candidate`; a file cannot tell zeros by chance from those of a step.
+    again this time. sparse, exits: as in `Candidate`; a file cannot tell zeros by chance from those of a
+    step.
     """
 
     index: int
@@ -47,6 +48,7 @@ class Stage:
     notes: tuple[str, ...]
     parity: Parity | None
     sparse: bool = False
+    exits: ExitPlan | None = None
     measurements: tuple[Measurement, ...] = ()
 
     @property
@@ -54,6 +56,11 @@ class Stage:
         """The stage as a trainable `.pt2`; None when the upload was an ONNX file."""
         archive = self.file.with_name("model.pt2")
         return archive if archive.exists() else None
+
+    @property
+    def segments(self) -> tuple[Path, ...]:
+        """What is computed from exit to exit, each an ONNX file; none for a model without exits."""
+        return tuple(sorted(self.file.parent.glob("model.segment*.onnx")))
 
 
 def stage_keys(recipe: Recipe, place: str, others: Mapping[str, Candidate], **start: object) -> Iterator[str]:
@@ -148,6 +155,8 @@ class Store:
             written["notes"] = tuple(written["notes"])
             if written["parity"] is not None:
                 written["parity"] = Parity.model_validate(written["parity"])
+            if written["exits"] is not None:
+                written["exits"] = ExitPlan.model_validate(written["exits"])
             return Stage(**written, key=key, file=folder / "model.onnx", cached=True)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
@@ -178,6 +187,7 @@ def write_stage(stage: Stage, folder: Path) -> None:
         if field.name not in ("key", "file", "cached", "parity", "measurements")
     }
     written["parity"] = None if stage.parity is None else stage.parity.model_dump()
+    written["exits"] = None if stage.exits is None else stage.exits.model_dump()
     written["files"] = _files(folder)
     (folder / "stage.json").write_text(json.dumps(written))
 

@@ -14,12 +14,42 @@ from google.protobuf.message import Message
 from onnx import ModelProto
 from torch import nn
 
-from workers.base import Candidate
+from workers.base import INPUT_NAME, OUTPUT_NAME, Candidate
 from workers.errors import StepFailed
+from workers.exits.staging import hidden_shapes, segments, without_exits
 from workers.graph.to_onnx import to_onnx
 
 #: More a protobuf cannot hold.
 MAX_BYTES = 2**31 - 1
+
+
+def export_candidate(candidate: Candidate, path: Path, classes: Sequence[str]) -> None:
+    """Write the one file that a user deploys, and beside it the segments of a model with exits."""
+    if candidate.exits is not None:
+        export_segments(candidate, path)
+    # One file that stops early is composed of the segments; until then the file is the model without exits.
+    export_onnx(without_exits(candidate), path, classes)
+
+
+def export_segments(candidate: Candidate, path: Path) -> list[Path]:
+    """Write `model.segment1.onnx` … beside `path`: from `input` or `hidden` to `logits` and `hidden`.
+
+    The last one gives `logits` alone; dynamic N.
+    """
+    assert candidate.graph is not None
+    shape, files = candidate.spec.preprocessing.shape, []
+    hidden = hidden_shapes(candidate.graph, shape)
+    for number, segment in enumerate(segments(candidate.graph, shape)):
+        given = to_onnx(
+            segment,
+            hidden[number - 1] if number else shape,
+            given="hidden" if number else INPUT_NAME,
+            results=(OUTPUT_NAME, "hidden")[: 2 if number < len(hidden) else 1],
+        )
+        _anonymize(given)
+        files.append(path.with_name(f"{path.stem}.segment{number + 1}.onnx"))
+        _save(given, files[-1])
+    return files
 
 
 def export_onnx(candidate: Candidate, path: Path, classes: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ what they are when the graph is saved and read again. Where a head belongs is re
 """
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from itertools import count
 from typing import Any, Self
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from workers.base import Candidate
 from workers.errors import StepFailed
 from workers.graph.cutting import input_of, is_size, output_of, part
+from workers.graph.shapes import values
 
 HEAD = "early_exit"
 
@@ -63,9 +66,13 @@ def heads_of(graph: GraphModule) -> set[Node]:
     return {node for logits in exits for node in _ancestors(logits, body)} - body
 
 
-def without_exits(graph: GraphModule, shape: tuple[int, ...]) -> GraphModule:
+def without_exits(candidate: Candidate) -> Candidate:
     """The same layers from the input to the end, and no heads: (N, C, H, W) -> (N, classes)."""
-    return part(graph, input_of(graph), [_ends(graph)[-1]], shape)
+    if candidate.graph is None or candidate.exits is None:
+        return candidate
+    graph, shape = candidate.graph, candidate.spec.preprocessing.shape
+    whole = part(graph, input_of(graph), [_ends(graph)[-1]], shape)
+    return dataclasses.replace(candidate, graph=whole, exits=None)
 
 
 def segments(graph: GraphModule, shape: tuple[int, ...]) -> list[GraphModule]:
@@ -77,6 +84,12 @@ def segments(graph: GraphModule, shape: tuple[int, ...]) -> list[GraphModule]:
     starts = (input_of(graph), *cuts)
     results = [*zip(ends, cuts, strict=False), (ends[-1],)]
     return [part(graph, start, result, shape) for start, result in zip(starts, results, strict=True)]
+
+
+def hidden_shapes(graph: GraphModule, shape: tuple[int, ...]) -> list[torch.Size]:
+    """What is handed on at each exit, without the batch."""
+    known = values(graph, shape)
+    return [known[cut].shape[1:] for cut in cuts_of(graph)]
 
 
 def balanced(graph: GraphModule) -> GraphModule:
