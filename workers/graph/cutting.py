@@ -19,6 +19,8 @@ from workers.graph.shapes import values
 
 #: Two batches that no size of a model is likely to equal by chance.
 BATCHES = (2, 5)
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_SAME = {f"aten::{name}" for name in ("alias", "contiguous", "detach", "dropout", "feature_dropout", "to")}
 
 
 def cut_points(graph: GraphModule, shape: tuple[int, ...]) -> list[Node]:
@@ -39,6 +41,7 @@ def cut_points(graph: GraphModule, shape: tuple[int, ...]) -> list[Node]:
             and last_use[node] > index
             and node.op != "placeholder"
             and node not in written
+            and not _handed_on(graph, node)
             and _is_hidden(small[node], large[node])
         ):
             found.append(node)
@@ -173,6 +176,17 @@ def _is_hidden(small: Any, large: Any) -> bool:
     if not isinstance(small, torch.Tensor) or small.dtype is not torch.float32 or not 2 <= small.dim() <= 4:
         return False
     return (small.shape[0], large.shape[0]) == BATCHES and small.shape[1:] == large.shape[1:]
+
+
+def _handed_on(graph: GraphModule, node: Node) -> bool:
+    """True where the next operator gives the same tensor in evaluation: saved, the two become one."""
+    if len(node.users) != 1:
+        return False
+    (user,) = node.users
+    if user.op == "call_module":
+        return isinstance(graph.get_submodule(str(user.target)), _DROPOUTS)
+    schema = getattr(user.target, "_schema", None)
+    return schema is not None and schema.name in _SAME
 
 
 def _is_layer(graph: GraphModule, node: Node) -> bool:
