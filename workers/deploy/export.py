@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from onnx import ModelProto
 from torch import nn
 
-from workers.base import INPUT_NAME, OUTPUT_NAME, Candidate
+from workers.base import INPUT_NAME, OUTPUT_NAME, Candidate, ModelSpec
 from workers.errors import StepFailed
 from workers.exits.staging import hidden_shapes, segments, without_exits
 from workers.graph.to_onnx import to_onnx
@@ -59,15 +59,15 @@ def export_onnx(candidate: Candidate, path: Path, classes: Sequence[str]) -> Non
         model = onnx.load(str(candidate.onnx))
     else:
         model = to_onnx(candidate.graph, candidate.spec.preprocessing.shape)
+    write_model(model, path, candidate.spec, classes)
+
+
+def write_model(model: ModelProto, path: Path, spec: ModelSpec, classes: Sequence[str]) -> None:
+    """Write `path` whole or not at all, with what a user needs to know and nothing about who made it."""
     _anonymize(model)
-    onnx.helper.set_model_props(
-        model,
-        {
-            "preprocessing": candidate.spec.preprocessing.model_dump_json(),
-            "classes": json.dumps(list(classes)),
-        },
-    )
-    _save(model, path)
+    props = {"preprocessing": spec.preprocessing.model_dump_json(), "classes": json.dumps(list(classes))}
+    onnx.helper.set_model_props(model, props)
+    save_model(model, path)
 
 
 def export_layer(layer: nn.Module, shape: Sequence[int], path: Path) -> None:
@@ -75,7 +75,8 @@ def export_layer(layer: nn.Module, shape: Sequence[int], path: Path) -> None:
     onnx.save(to_onnx(layer, shape), str(path))
 
 
-def _save(model: ModelProto, path: Path) -> None:
+def save_model(model: ModelProto, path: Path) -> None:
+    """Write `path` whole or not at all. Raises StepFailed when the format cannot hold that much."""
     if model.ByteSize() > MAX_BYTES:
         raise StepFailed(
             path.name,

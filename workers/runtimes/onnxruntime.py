@@ -34,7 +34,7 @@ class OnnxRuntime(Runtime):
 
 
 class OnnxRuntimeSession(Session):
-    """One input, one output."""
+    """One input; the first output is the logits."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
@@ -44,6 +44,10 @@ class OnnxRuntimeSession(Session):
     def run(self, inputs: np.ndarray) -> np.ndarray:
         (logits,) = self._session.run([self._output], {self._input: inputs})
         return np.asarray(logits)
+
+    def outputs(self, inputs: np.ndarray) -> list[np.ndarray]:
+        """Everything the file gives, in its order."""
+        return [np.asarray(output) for output in self._session.run(None, {self._input: inputs})]
 
 
 def _options(threads: int, optimize: bool) -> ort.SessionOptions:

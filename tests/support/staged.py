@@ -1,0 +1,116 @@
+"""A small network with two exits, cut into segments: as modules, and as ONNX files in float32 and int8."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from torch import Tensor, nn
+
+from tests.support.arrays import candidate
+from workers.base import ExitPlan, ModelSpec
+
+CLASSES = ("a", "b", "c")
+SPEC: ModelSpec = candidate(None).spec
+PLAN = ExitPlan(cuts=("first", "second"), temperatures=(0.5, 0.8, 1.0), thresholds=(0.7, 0.6))
+
+
+class Part(nn.Module):
+    """A convolution, and a head over its features."""
+
+    def __init__(self, channels_in: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(channels_in, channels, 3, padding=1), nn.ReLU())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.body(inputs)
+        return self.head(hidden), hidden
+
+
+class Last(Part):
+    def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return self.head(self.body(inputs))  # type: ignore[no-any-return]
+
+
+def parts(channels: Sequence[int] = (4, 6, 8), classes: int = 3) -> list[nn.Module]:
+    """Random weights, the same at every call; logits so wide that some samples take every exit."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kinds = [Part] * (len(channels) - 1) + [Last]
+        made = [
+            kind(before, after, classes).eval()
+            for kind, before, after in zip(kinds, (1, *channels), channels, strict=False)
+        ]
+    hidden, scale = torch.from_numpy(samples(200, seed=9)), 1.0
+    for part in made:
+        logits = part.head(part.body(hidden))
+        part.head[2].weight.data *= scale / logits.std(0).mean()
+        part.head[2].bias.data = -(part.head(part.body(hidden)) - part.head[2].bias).mean(0).detach()
+        hidden, scale = part.body(hidden).detach(), 1.5 * scale
+    return list(made)
+
+
+def samples(count: int, seed: int = 0) -> np.ndarray:
+    """(count, 1, 8, 8) float32."""
+    generator = np.random.default_rng(seed)
+    strength = generator.uniform(0, 2, size=(count, 1, 1, 1))
+    return (strength * generator.normal(size=(count, 1, 8, 8)) + strength - 1).astype(np.float32)
+
+
+def export(modules: Sequence[nn.Module], folder: Path) -> list[Path]:
+    """One file per segment, as a pipeline would write them."""
+    inputs, files = torch.zeros(2, 1, 8, 8), []
+    for number, module in enumerate(modules, start=1):
+        file, last = folder / f"segment_{number}.onnx", number == len(modules)
+        exported = torch.onnx.export(
+            module,
+            (inputs,),
+            dynamo=True,
+            input_names=["input" if number == 1 else "hidden"],
+            output_names=["logits"] if last else ["logits", "handed_on"],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            verbose=False,
+        )
+        assert exported is not None
+        exported.save(str(file))
+        files.append(file)
+        if not last:
+            inputs = module(inputs)[1].detach()
+    return files
+
+
+def quantize(files: Sequence[Path], modules: Sequence[nn.Module], folder: Path) -> list[Path]:
+    """The same segments with int8 weights and activations, QDQ."""
+    hidden, quantized = torch.from_numpy(samples(32, seed=5)), list[Path]()
+    for file, module in zip(files, modules, strict=True):
+        name = "input" if not quantized else "hidden"
+        out = folder / f"{file.stem}_int8.onnx"
+        quantize_static(
+            str(file),
+            str(out),
+            _Given(name, hidden.detach().numpy()),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )
+        quantized.append(out)
+        given = module(hidden)
+        hidden = given[1] if isinstance(given, tuple) else hidden
+    return quantized
+
+
+class _Given(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, name: str, inputs: np.ndarray) -> None:
+        self.batches = iter([{name: inputs}])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.batches, None)
