@@ -15,10 +15,22 @@ from torch import Tensor, nn
 
 from tests.support.arrays import candidate
 from workers.base import ExitPlan, ModelSpec
+from workers.exits.scores import Score
 
 CLASSES = ("a", "b", "c")
 SPEC: ModelSpec = candidate(None).spec
 PLAN = ExitPlan(cuts=("first", "second"), temperatures=(0.5, 0.8, 1.0), thresholds=(0.7, 0.6))
+#: So that of 60 samples some take each exit; nobody agrees with a second exit at the first.
+THRESHOLDS: dict[Score, tuple[float, float]] = {
+    "probability": (0.7, 0.6),
+    "entropy": (0.3, 0.2),
+    "margin": (0.5, 0.3),
+    "patience": (1, 1),
+}
+
+
+def plan(score: Score) -> ExitPlan:
+    return PLAN.model_copy(update={"score": score, "thresholds": THRESHOLDS[score]})
 
 
 class Part(nn.Module):

@@ -55,8 +55,8 @@ def check_exits(file: Path, inputs: np.ndarray, logits: np.ndarray, plan: ExitPl
         raise GateFailed(
             file.name,
             f"differs from the model it was made from, on {found.samples} samples: {1 - found.same_exit:.2%} "
-            f"take another exit one at a time, {1 - found.same_exit_together:.2%} in batches of {BATCH}; logits "
-            f"differ by {found.logit_error:.2%}, {1 - parity.same_answer:.2%} of the answers.",
+            f"take another exit one at a time, {1 - found.same_exit_together:.2%} in batches of {BATCH}; "
+            f"logits differ by {found.logit_error:.2%}, {1 - parity.same_answer:.2%} of the answers.",
             "Nothing was handed out. Please report the model's architecture and the versions of "
             "torch, onnx and onnxruntime.",
         )

@@ -1,0 +1,244 @@
+"""The one file with plain onnxruntime, against the segments it was made from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.numpy_helper import from_array
+
+from tests.support.staged import CLASSES, PLAN, SPEC, parts, plan, samples
+from workers.base import ExitPlan
+from workers.deploy.exit_parity import check_exits
+from workers.deploy.one_file import compose_one_file, set_thresholds
+from workers.errors import GateFailed, StepFailed
+from workers.exits.executor import all_logits, onnx_segments, torch_segments
+from workers.exits.scores import Score, leaving, leaving_together, planned_scores
+
+INPUTS = samples(60)
+SCORES: tuple[Score, ...] = ("probability", "entropy", "margin", "patience")
+
+
+@pytest.fixture(params=["float32", "int8"])
+def files(request: pytest.FixtureRequest, segment_files: list[Path]) -> list[Path]:
+    if request.param == "float32":
+        return segment_files
+    int8: list[Path] = request.getfixturevalue("int8_files")
+    return int8
+
+
+@pytest.fixture
+def file(segment_files: list[Path], tmp_path: Path) -> Path:
+    compose_one_file(segment_files, PLAN, tmp_path / "model.onnx", SPEC, CLASSES)
+    return tmp_path / "model.onnx"
+
+
+def run(file: Path, inputs: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    session = ort.InferenceSession(file)
+    found = [
+        session.run(["logits", "exit"], {"input": inputs[start : start + batch]})
+        for start in range(0, len(inputs), batch)
+    ]
+    logits, taken = (np.concatenate(part) for part in zip(*found, strict=True))
+    return logits, taken
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_the_same_exits_and_logits_as_the_segments(files: list[Path], tmp_path: Path, score: Score) -> None:
+    """At batch 1 each sample for itself; at 8, and in a shorter last batch, when all rows are sure."""
+    compose_one_file(files, plan(score), tmp_path / "model.onnx", SPEC, CLASSES)
+    expected = all_logits(onnx_segments(files, threads=1), [INPUTS])
+    scores, thresholds = planned_scores(plan(score), expected), plan(score).thresholds or ()
+    for batch, exits in ((1, leaving(scores, thresholds)), (8, leaving_together(scores, thresholds, 8))):
+        logits, taken = run(tmp_path / "model.onnx", INPUTS, batch)
+        assert taken.dtype == np.int64
+        np.testing.assert_array_equal(taken, exits)
+        np.testing.assert_allclose(logits, expected[np.arange(60), exits - 1], rtol=1e-4, atol=1e-5)
+    onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
+
+
+def test_the_gate_passes_the_pytorch_model_it_came_from(file: Path) -> None:
+    logits = all_logits(torch_segments(parts()), [INPUTS])
+    parity = check_exits(file, INPUTS, logits, PLAN)
+    assert (parity.samples, parity.same_exit, parity.same_exit_together) == (60, 1, 1)
+    assert parity.logit_error < 1e-5
+
+
+@pytest.mark.parametrize("what", ["threshold", "segment", "order"])
+def test_the_gate_stops_what_differs(
+    file: Path, segment_files: list[Path], tmp_path: Path, what: str
+) -> None:
+    logits = all_logits(torch_segments(parts()), [INPUTS])
+    if what == "threshold":
+        set_thresholds(file, (0.7, 0.75))
+    elif what == "segment":
+        model = onnx.load(segment_files[2])
+        weight = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [8])
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + 0.2, weight.name))
+        onnx.save(model, tmp_path / "other.onnx")
+        compose_one_file([*segment_files[:2], tmp_path / "other.onnx"], PLAN, file, SPEC, CLASSES)
+    else:
+        logits = logits[:, [1, 0, 2]]
+    with pytest.raises(GateFailed, match=r"model\.onnx: differs from .* on 60 samples"):
+        check_exits(file, INPUTS, logits, PLAN)
+
+
+def test_a_sure_row_takes_no_unsure_row_along(file: Path) -> None:
+    """Fails when one maximum goes over classes and rows, or the largest row decides."""
+    _, alone = run(file, INPUTS, 1)
+    sure, unsure = INPUTS[alone == 1][:7], INPUTS[alone == 3][:1]
+    _, together = run(file, np.concatenate([sure, unsure]), 8)
+    np.testing.assert_array_equal(together, [3] * 8)
+    np.testing.assert_array_equal(run(file, sure, 7)[1], [1] * 7)
+
+
+def test_thresholds_are_changed_in_three_lines_of_plain_onnx(file: Path) -> None:
+    model = onnx.load(file)
+    threshold = next(t for t in model.graph.initializer if t.name == "exit_1_threshold")
+    threshold.CopyFrom(numpy_helper.from_array(np.array(1, np.float32), threshold.name))
+    onnx.save(model, file)
+    _, taken = run(file, INPUTS, 1)
+    assert set(taken) == {2, 3}
+
+
+def test_set_thresholds_changes_them_and_nothing_else(file: Path) -> None:
+    before = onnx.load(file)
+    set_thresholds(file, (0.0, 0.0))
+    assert set(run(file, INPUTS, 1)[1]) == {1}
+    set_thresholds(file, PLAN.thresholds or ())
+    assert onnx.load(file) == before
+    with pytest.raises(StepFailed, match="has 2 exits, and 1 thresholds"):
+        set_thresholds(file, (0.5,))
+
+
+def test_the_outside_of_the_file(file: Path) -> None:
+    session = ort.InferenceSession(file)
+    ((taken,), given) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, taken.type, taken.shape) == ("input", "tensor(float)", ["N", 1, 8, 8])
+    assert [(output.name, output.type, output.shape) for output in given] == [
+        ("logits", "tensor(float)", ["N", 3]),
+        ("exit", "tensor(int64)", ["N"]),
+    ]
+    said = session.get_modelmeta().custom_metadata_map
+    assert json.loads(said["classes"]) == list(CLASSES)
+    assert json.loads(said["preprocessing"]) == SPEC.preprocessing.model_dump(mode="json")
+    model = onnx.load(file)
+    scalars = {t.name: float(numpy_helper.to_array(t)) for t in model.graph.initializer if not t.dims}
+    assert scalars == pytest.approx(
+        {
+            "exit_1_threshold": 0.7,
+            "exit_2_threshold": 0.6,
+            "exit_1_temperature": 0.5,
+            "exit_2_temperature": 0.8,
+        }
+    )
+
+
+def test_carries_nothing_of_the_exporter(file: Path) -> None:
+    content = file.read_bytes()
+    here = Path(__file__).parents[3]
+    for trace in (str(here), str(Path.home()), "site-packages", 'File "', ".py", "Sequential", "GraphModule"):
+        assert trace.encode() not in content, trace
+
+
+def test_weights_lie_inside_the_branches(file: Path) -> None:
+    """Outside, the runtime does not prepare them beforehand: as slow as the full model."""
+    seen, graphs = list[set[str]](), [onnx.load(file).graph]
+    for graph in graphs:
+        seen.append({t.name.split("/")[0] for t in graph.initializer if "exit" not in t.name})
+        graphs += [
+            a.g for n in graph.node if n.op_type == "If" for a in n.attribute if a.name == "else_branch"
+        ]
+    assert seen == [{"segment_1"}, {"segment_2"}, {"segment_3"}]
+
+
+def test_later_segments_do_not_run_for_an_early_sample(files: list[Path], tmp_path: Path) -> None:
+    """By the runtime's own profile, node by node."""
+    file = tmp_path / "model.onnx"
+    compose_one_file(files, PLAN, file, SPEC, CLASSES)
+    _, alone = run(file, INPUTS, 1)
+    for exit_ in (1, 2, 3):
+        seen = profiled(file, INPUTS[alone == exit_][:1], tmp_path)
+        segments = {name.split("/")[0] for name, _ in seen if name.startswith("segment_")}
+        assert segments == {f"segment_{number}" for number in range(1, exit_ + 1)}
+        assert sum("Conv" in operator for _, operator in seen) == exit_
+
+
+def profiled(file: Path, inputs: np.ndarray, folder: Path) -> list[tuple[str, str]]:
+    """Names and operators of the nodes that ran."""
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = ort.InferenceSession(file, options)
+    session.run(None, {"input": inputs})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return [
+        (event["name"], event["args"]["op_name"])
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    ]
+
+
+def test_the_runtime_warns_of_nothing(
+    files: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for score in SCORES:
+        compose_one_file(files, plan(score), tmp_path / "model.onnx", SPEC, CLASSES)
+        options = ort.SessionOptions()
+        options.log_severity_level = 2
+        ort.InferenceSession(tmp_path / "model.onnx", options).run(None, {"input": INPUTS[:8]})
+    assert capfd.readouterr().err == ""
+
+
+def test_segments_of_different_opsets_are_refused(segment_files: list[Path], tmp_path: Path) -> None:
+    old = onnx.load(segment_files[1])
+    old.opset_import[0].version = 18
+    onnx.save(old, tmp_path / "old.onnx")
+    with pytest.raises(
+        StepFailed, match=r"old\.onnx: uses version 18 of the operators 'ai\.onnx'.*version 20"
+    ):
+        compose_one_file(
+            [segment_files[0], tmp_path / "old.onnx", segment_files[2]],
+            PLAN,
+            tmp_path / "m.onnx",
+            SPEC,
+            CLASSES,
+        )
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize("exits", [1, 4])
+@pytest.mark.parametrize("score", ["probability", "patience"])
+def test_one_exit_and_four_exits(tmp_path: Path, exits: int, score: Score) -> None:
+    """Segments by hand: logits = hidden W, hidden' = relu(hidden V)."""
+    generator = np.random.default_rng(0)
+    files = []
+    for number in range(1, exits + 2):
+        given, last = "input" if number == 1 else "x", number == exits + 1
+        nodes = [helper.make_node("MatMul", [given, "w"], ["logits"])]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])]
+        weights = [from_array(generator.normal(size=(4, 3)).astype(np.float32), "w")]
+        if not last:
+            nodes += [helper.make_node("MatMul", [given, "v"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
+            outputs.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4]))
+            weights.append(from_array(generator.normal(size=(4, 4)).astype(np.float32), "v"))
+        taken_in = [helper.make_tensor_value_info(given, TensorProto.FLOAT, ["N", 4])]
+        graph = helper.make_graph(nodes, "net", taken_in, outputs, weights)
+        files.append(tmp_path / f"{number}.onnx")
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), files[-1]
+        )
+    thresholds = (0.6,) * exits if score == "probability" else (2.0,) * exits
+    many = ExitPlan(cuts=tuple("abcd"[:exits]), score=score, thresholds=thresholds)
+    compose_one_file(files, many, tmp_path / "model.onnx", SPEC, CLASSES)
+    inputs = generator.normal(size=(200, 4)).astype(np.float32)
+    logits, taken = run(tmp_path / "model.onnx", inputs, 1)
+    expected = all_logits(onnx_segments(files, threads=1), [inputs])
+    np.testing.assert_array_equal(taken, leaving(planned_scores(many, expected), thresholds))
+    np.testing.assert_allclose(logits, expected[np.arange(200), taken - 1], rtol=1e-4, atol=1e-5)
+    assert len(set(taken)) == (
+        1 if score == "patience" and exits == 1 else exits + 1 - 2 * (score == "patience")
+    )
