@@ -48,7 +48,7 @@ def export_segments(candidate: Candidate, path: Path) -> list[Path]:
         )
         _anonymize(given)
         files.append(path.with_name(f"{path.stem}.segment{number + 1}.onnx"))
-        _save(given, files[-1])
+        save_model(given, files[-1])
     return files
 
 

@@ -9,10 +9,10 @@ two identical files differ by 1-2 % until they are opened again.
 import gc
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from scipy.stats import quantile_test
@@ -82,14 +82,17 @@ class Latency(Measure):
         return [ratio_to_baseline(times_ms, latency_ms[0], self.seed)[0] for times_ms in latency_ms]
 
     def _time(self, files: Sequence[Path], bench: Bench) -> Timings:
+        openers = [partial(bench.runtime.open, file, threads=bench.target.threads) for file in files]
         generator = np.random.default_rng(self.seed)
         # Before pinning: torch's thread pool would inherit the few cores and keep them.
-        samples = _samples(bench, self.seed)
-        seconds, rounds = self.seconds * len(files) / SITTINGS, MAX_ROUNDS
+        samples = real_samples(bench, self.seed)
+        seconds, rounds = self.seconds * len(openers) / SITTINGS, MAX_ROUNDS
         sittings: list[np.ndarray] = []
-        with measuring_turn(), pinned(bench.target.threads) as is_pinned, _no_garbage_collection():
+        with alone(bench.target.threads) as is_pinned:
             for sitting in range(SITTINGS):
-                calls = _sit(files, samples, bench, generator, rounds, seconds if sitting == 0 else np.inf)
+                seconds = seconds if sitting == 0 else np.inf
+                first = samples[sitting * rounds % len(samples) :]  # go on where the last sitting ended
+                calls = sit(openers, [*first, *samples], bench.target.threads, generator, rounds, seconds)
                 sittings.append(calls)
                 rounds = len(calls)  # as many in every sitting, so that they weigh the same
                 bench.tell(Progress("latency", (sitting + 1) / SITTINGS))
@@ -97,42 +100,54 @@ class Latency(Measure):
         return Timings(latency_s * 1000, disturbed.mean(axis=(1, 2)), is_pinned)
 
 
-def _sit(
-    files: Sequence[Path],
+@contextmanager
+def alone(threads: int) -> Iterator[bool]:
+    """The host to oneself, for everything that is timed; gives False where threads cannot be pinned."""
+    with measuring_turn(), pinned(threads) as is_pinned, _no_garbage_collection():
+        yield is_pinned
+
+
+def sit(
+    openers: Sequence[Callable[[], Session]],
     samples: Sequence[np.ndarray],
-    bench: Bench,
+    threads: int,
     generator: np.random.Generator,
     rounds: int,
     seconds: float,
 ) -> np.ndarray:
-    """Open the files and call them until the rounds or the seconds are over.
+    """Open all artefacts and call them until the rounds or the seconds are over.
 
     Returns (rounds, artefacts, 2): seconds of the call, and 1 where it was pushed off its core.
     """
     sessions: dict[int, Session] = {}
-    for index in generator.permutation(len(files)):
-        sessions[index] = bench.runtime.open(files[index], threads=bench.target.threads)
+    for index in generator.permutation(len(openers)):
+        sessions[index] = openers[index]()
     for inputs in samples[:WARM_UP_ROUNDS]:
         for session in sessions.values():
             session.run(inputs)
-    calls = np.zeros((rounds, len(files), 2))
+    calls = np.zeros((rounds, len(openers), 2))
     start = time.perf_counter()
     for number in range(rounds):
         if number >= MIN_ROUNDS and time.perf_counter() - start > seconds:
             return calls[:number]
         inputs = samples[number % len(samples)]
-        for index in generator.permutation(len(files)):
-            calls[number, index] = _timed_call(sessions[index], inputs, bench.target.threads)
+        for index in generator.permutation(len(openers)):
+            calls[number, index] = _timed_after_another(sessions[index], inputs, threads)
     return calls
 
 
-def _timed_call(session: Session, inputs: np.ndarray, threads: int) -> tuple[float, bool]:
-    """Seconds of one call, and whether it was pushed off its core.
+def _timed_after_another(session: Session, inputs: np.ndarray, threads: int) -> tuple[float, bool]:
+    """As `timed_call`.
 
     A call before it, not timed, brings the weights back into the cache that the other artefacts have used
     since: what is timed is a stream of calls to one model.
     """
     session.run(inputs)
+    return timed_call(session, inputs, threads)
+
+
+def timed_call(session: Session, inputs: np.ndarray, threads: int) -> tuple[float, bool]:
+    """Seconds of one call, and whether it was pushed off its core."""
     switches, cpu = _involuntary_switches(threads), time.thread_time()
     start = time.perf_counter()
     session.run(inputs)
@@ -147,7 +162,7 @@ def _involuntary_switches(threads: int) -> int:
     return resource.getrusage(who).ru_nivcsw
 
 
-def _samples(bench: Bench, seed: int) -> list[np.ndarray]:
+def real_samples(bench: Bench, seed: int) -> list[np.ndarray]:
     """Batches of real validation samples, all of the target's size: as many as fit in 64 MiB."""
     size = bench.target.batch
     found: list[np.ndarray] = []
