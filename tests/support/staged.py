@@ -23,7 +23,7 @@ PLAN = ExitPlan(cuts=("first", "second"), temperatures=(0.5, 0.8, 1.0), threshol
 #: So that of 60 samples some take each exit; nobody agrees with a second exit at the first.
 THRESHOLDS: dict[Score, tuple[float, float]] = {
     "probability": (0.7, 0.6),
-    "entropy": (0.3, 0.2),
+    "entropy": (0.6, 0.5),
     "margin": (0.5, 0.3),
     "patience": (1, 1),
 }
@@ -39,20 +39,21 @@ class Part(nn.Module):
     def __init__(self, channels_in: int, channels: int, classes: int) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(channels_in, channels, 3, padding=1), nn.ReLU())
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.linear = nn.Linear(channels, classes)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.body(inputs)
-        return self.head(hidden), hidden
+        return self.linear(self.pool(hidden)), hidden
 
 
 class Last(Part):
     def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
-        return self.head(self.body(inputs))  # type: ignore[no-any-return]
+        return super().forward(inputs)[0]
 
 
-def parts(channels: Sequence[int] = (4, 6, 8), classes: int = 3) -> list[nn.Module]:
-    """Random weights, the same at every call; logits so wide that some samples take every exit."""
+def parts(channels: Sequence[int] = (4, 6, 8), classes: int = 3) -> list[Part]:
+    """Random weights, the same at every call; each exit says what it can of what the end will say."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         kinds = [Part] * (len(channels) - 1) + [Last]
@@ -60,13 +61,20 @@ def parts(channels: Sequence[int] = (4, 6, 8), classes: int = 3) -> list[nn.Modu
             kind(before, after, classes).eval()
             for kind, before, after in zip(kinds, (1, *channels), channels, strict=False)
         ]
-    hidden, scale = torch.from_numpy(samples(200, seed=9)), 1.0
-    for part in made:
-        logits = part.head(part.body(hidden))
-        part.head[2].weight.data *= scale / logits.std(0).mean()
-        part.head[2].bias.data = -(part.head(part.body(hidden)) - part.head[2].bias).mean(0).detach()
-        hidden, scale = part.body(hidden).detach(), 1.5 * scale
-    return list(made)
+    features, hidden = [], torch.from_numpy(samples(200, seed=9))
+    with torch.no_grad():
+        for part in made:
+            hidden = part.body(hidden)
+            features.append(nn.functional.pad(part.pool(hidden), (0, 1), value=1))
+        end = features[-1] @ torch.randn(
+            features[-1].shape[1], classes, generator=torch.Generator().manual_seed(0)
+        )
+        end = 3 * (end - end.mean(0)) / end.std(0)
+        for part, given in zip(made, features, strict=True):
+            weight = torch.linalg.lstsq(given, end).solution.T
+            part.linear.weight.copy_(weight[:, :-1])
+            part.linear.bias.copy_(weight[:, -1])
+    return made
 
 
 def samples(count: int, seed: int = 0) -> np.ndarray:

@@ -76,11 +76,13 @@ def last_passing(worse: Sequence[int], samples: int, at_most: float, delta: floa
 
 
 def samples_needed(at_most: float, confidence: float) -> int:
-    """With fewer, not even a candidate without a single worse answer would pass."""
+    """With fewer, not even a candidate without a single worse answer would pass. at_most: above 0."""
     return math.ceil(math.log(1 - confidence) / math.log1p(-at_most))
 
 
 def _why(worse: Sequence[int], samples: int, at_most: float, confidence: float) -> str:
+    if at_most == 0:
+        return "no number of samples shows that none ever gets worse. Allow a share above 0."
     needed = samples_needed(at_most, confidence)
     if samples < needed:
         return (

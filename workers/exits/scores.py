@@ -7,7 +7,6 @@ One convention for every kind of score: higher is surer, and a sample leaves at 
 from typing import Literal
 
 import numpy as np
-from scipy.special import log_softmax
 
 from workers.base import ExitPlan
 
@@ -26,7 +25,9 @@ def exit_scores(kind: Score, logits: np.ndarray, temperatures: np.ndarray | tupl
     if kind == "patience":
         return agreement(logits.argmax(axis=-1))
     scale = np.asarray(temperatures, np.float32)[:, None]
-    log_p: np.ndarray = log_softmax(logits.astype(np.float32) / scale, axis=-1)
+    scaled = logits.astype(np.float32) / scale
+    scaled -= scaled.max(axis=-1, keepdims=True)
+    log_p = scaled - np.log(np.exp(scaled).sum(axis=-1, keepdims=True))
     p = np.exp(log_p)
     if kind == "probability":
         scores = p.max(axis=-1)

@@ -4,12 +4,14 @@ Each exit gets a grid of thresholds at quantiles of its scores. Samples are coun
 between them; the outcome of every combination then follows from sums over cells.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from workers.base import ExitPlan
 from workers.errors import StepFailed
-from workers.exits.scores import Score, leaving, never
+from workers.exits.scores import Score, leaving, never, planned_scores
 
 LEVELS = 32
 #: With more exits the combinations are too many to try them all.
@@ -51,6 +53,12 @@ class Answers:
             mean_ms=float(share @ self.path_ms),
             share=tuple(share.tolist()),
         )
+
+
+def answers_to(labels: np.ndarray, logits: np.ndarray, plan: ExitPlan, path_ms: Sequence[float]) -> Answers:
+    """From (N,) labels and (N, exits + 1, classes) logits of all exits and the end."""
+    correct = logits.argmax(axis=-1) == labels[:, None]
+    return Answers(plan.score, planned_scores(plan, logits), correct, np.asarray(path_ms))
 
 
 @dataclass(frozen=True)
@@ -191,7 +199,7 @@ def _swept(
     rows, weights = np.unique(np.hstack([cells, losses]), axis=0, return_counts=True)
     cells, losses = rows[:, : len(sizes)], rows[:, len(sizes) :]
     found = {tuple(size - 1 for size in sizes)}  # nobody leaves
-    for price in np.geomspace(1e-3, 10, PRICES) / (path_ms[-1] - path_ms[0]):
+    for price in np.geomspace(1e-3, 10, PRICES) / np.ptp(path_ms):
         costs = weights[:, None] * (losses + price * path_ms)
         levels = generator.integers(sizes, size=(RESTARTS, len(sizes)))
         while True:

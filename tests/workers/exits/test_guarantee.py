@@ -121,6 +121,15 @@ def test_too_few_samples_are_told_with_how_many_are_needed() -> None:
     assert "there are 100 held-out samples, and at least 230 are needed" in promised.sentence
 
 
+def test_nothing_can_promise_that_no_answer_ever_gets_worse() -> None:
+    candidates = find_frontier(drawn(100, 0), loss="worse").points
+    promised = guarantee(candidates, drawn(100, 1), at_most=0, confidence=0.9)
+    assert promised.thresholds is None
+    assert promised.sentence.endswith(
+        "no number of samples shows that none ever gets worse. Allow a share above 0."
+    )
+
+
 def test_exits_that_are_not_safe_enough_are_told() -> None:
     unsafe = [Point((0.1,), 0.8, 0.2, 1.0, (1.0, 0.0))]
     promised = guarantee(unsafe, drawn(1000, 1), at_most=0.01, confidence=0.9)

@@ -1,0 +1,205 @@
+"""The way from segments to a calibrated file; what the report says is what plain onnxruntime gives."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from tests.support.arrays import ArrayData
+from tests.support.staged import CLASSES, PLAN, SPEC, parts, samples
+from workers.base import Bench, ExitPlan, Split, Target
+from workers.calibration import calibrate as module
+from workers.calibration.calibrate import Calibration, ExitsReport, calibrate, choose
+from workers.deploy.one_file import set_thresholds
+from workers.errors import GateFailed
+from workers.exits.executor import all_logits, torch_segments
+from workers.exits.scores import exit_scores
+from workers.exits.temperature import fit_temperatures
+from workers.exits.thresholds import Answers, answers_to
+from workers.runtimes.onnxruntime import OnnxRuntime
+
+UNCALIBRATED = ExitPlan(cuts=PLAN.cuts)
+SIZES: dict[Split, int] = {"calibration": 200, "validation": 600, "test": 200}
+PATH_MS = (1.0, 2.0, 3.0)
+
+
+def labelled(seed: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels drawn from what the end believes: it is right more often than the exits, and not always."""
+    inputs = samples(size, seed)
+    logits = all_logits(torch_segments(parts()), [inputs])[:, -1]
+    drawn = logits + np.random.default_rng(seed).gumbel(size=logits.shape)
+    return torch.from_numpy(inputs), torch.from_numpy(drawn.argmax(axis=1))
+
+
+@pytest.fixture(scope="module")
+def data() -> ArrayData:
+    return ArrayData({split: labelled(n, size) for n, (split, size) in enumerate(SIZES.items())}, CLASSES)
+
+
+@pytest.fixture
+def bench(data: ArrayData) -> Bench:
+    return Bench(data, OnnxRuntime(), Target(host="here"), lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the same thresholds come out every time."""
+    monkeypatch.setattr(module, "time_paths", lambda *_, **__: PATH_MS)
+
+
+def calibrated(
+    files: list[Path],
+    folder: Path,
+    bench: Bench,
+    confidence: float | None = None,
+    staged: Sequence[nn.Module] | None = None,
+    max_drop: float = 2.0,
+) -> Calibration:
+    return calibrate(
+        files,
+        UNCALIBRATED,
+        folder / "model.onnx",
+        SPEC,
+        bench,
+        max_drop=max_drop,
+        confidence=confidence,
+        staged=None if staged is None else torch_segments(staged),
+        seconds=0.02,
+    )
+
+
+@pytest.mark.parametrize("kind", ["segment_files", "int8_files"])
+def test_the_file_does_what_the_report_says(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, bench: Bench, data: ArrayData
+) -> None:
+    found = calibrated(request.getfixturevalue(kind), tmp_path, bench)
+    session = ort.InferenceSession(tmp_path / "model.onnx")
+    images, labels = (part.numpy() for part in data.splits["validation"])
+    answers = [session.run(["logits", "exit"], {"input": image[None]}) for image in images]
+    right = np.array([logits.argmax() for logits, _ in answers]) == labels
+    taken = np.array([int(exit_[0]) for _, exit_ in answers])
+    report = found.report
+    assert report.accuracy == right.mean()
+    assert report.share == tuple((taken == number).mean() for number in (1, 2, 3))
+    assert report.mean_ms == pytest.approx(taken.mean())
+    assert report.accuracy >= report.full_accuracy - 0.02
+    assert report.share[0] > 0.05
+    set_thresholds(tmp_path / "model.onnx", (report.never,) * 2)
+    session = ort.InferenceSession(tmp_path / "model.onnx")
+    (logits,) = session.run(["logits"], {"input": images})
+    assert report.full_accuracy == (logits.argmax(axis=1) == labels).mean()
+
+
+def test_temperatures_are_fitted_on_the_calibration_split(
+    segment_files: list[Path], tmp_path: Path, bench: Bench, data: ArrayData
+) -> None:
+    found = calibrated(segment_files, tmp_path, bench, staged=parts())
+    images, labels = (part.numpy() for part in data.splits["calibration"])
+    expected = fit_temperatures(all_logits(torch_segments(parts()), [images]), labels)
+    assert found.plan.temperatures == pytest.approx(expected, rel=1e-3)
+    assert found.plan.temperatures == found.report.temperatures
+    assert found.plan.cuts == PLAN.cuts
+
+
+def test_the_test_split_decides_nothing(
+    segment_files: list[Path], tmp_path: Path, bench: Bench, data: ArrayData
+) -> None:
+    before = calibrated(segment_files, tmp_path, bench, confidence=0.9, max_drop=5).plan
+    other = replace(data, splits={**data.splits, "test": labelled(77, 150)})
+    after = calibrated(segment_files, tmp_path, replace(bench, data=other), confidence=0.9, max_drop=5).plan
+    assert after == before
+
+
+def test_what_the_explorer_needs_is_in_the_npz(
+    segment_files: list[Path], tmp_path: Path, bench: Bench
+) -> None:
+    found = calibrated(segment_files, tmp_path, bench)
+    found.keep_logits(tmp_path / "exits.npz")
+    kept = np.load(tmp_path / "exits.npz")
+    assert set(kept) == {
+        f"{split}_{what}" for split in ("validation", "test") for what in ("logits", "labels")
+    }
+    assert kept["test_logits"].shape == (200, 3, 3)
+    answers = answers_to(kept["validation_labels"], kept["validation_logits"], found.plan, PATH_MS)
+    point = answers.of(found.report.thresholds)
+    assert (point.accuracy, point.share) == (found.report.accuracy, found.report.share)
+
+
+def test_the_report_is_json_and_comes_back(segment_files: list[Path], tmp_path: Path, bench: Bench) -> None:
+    report = calibrated(segment_files, tmp_path, bench, confidence=0.9).report
+    assert ExitsReport.model_validate_json(report.model_dump_json()) == report
+    assert [times.batch for times in report.batches] == [1, 8, 32]
+    assert str(tmp_path) not in report.model_dump_json()
+
+
+def test_a_file_that_differs_from_the_staged_model_is_not_handed_out(
+    segment_files: list[Path], tmp_path: Path, bench: Bench
+) -> None:
+    other = parts()
+    other[1].linear.weight.data *= -1
+    with pytest.raises(GateFailed):
+        calibrated(segment_files, tmp_path, bench, staged=other)
+
+
+def test_the_promise_stands_in_the_notes(segment_files: list[Path], tmp_path: Path, bench: Bench) -> None:
+    kept = calibrated(segment_files, tmp_path, bench, confidence=0.9, max_drop=8).report
+    assert kept.guarantee is not None
+    assert kept.guarantee.samples == 300
+    assert kept.guarantee.thresholds == kept.thresholds
+    assert kept.notes[0].startswith("With 90 % confidence at most 8 % of the answers get worse")
+    few = calibrated(segment_files, tmp_path, bench, confidence=0.9, max_drop=0.5).report
+    assert few.guarantee is not None
+    assert few.guarantee.thresholds is None
+    assert "at least 460 are needed" in few.notes[0]
+    assert "without that promise" in few.notes[1]
+    assert few.accuracy >= few.full_accuracy - 0.005
+
+
+def synthetic(seed: int, size: int = 1000) -> Answers:
+    """Exits that agree with the end where their score is high."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 2, (size, 2, 3)).astype(np.float32)
+    scores = exit_scores("probability", logits, (1.0, 1.0))
+    end = generator.random((size, 1)) < 0.9
+    return Answers(
+        "probability",
+        scores,
+        np.hstack([np.where(generator.random((size, 2)) < scores, end, ~end), end]),
+        np.array(PATH_MS),
+    )
+
+
+@pytest.mark.parametrize("max_drop", [0.0, 0.5, 3.0, 100.0])
+def test_no_more_than_max_drop_is_lost_on_all_validation_samples(max_drop: float) -> None:
+    """Fails when the half that proposed the thresholds is believed."""
+    for seed in range(20):
+        answers = synthetic(seed)
+        point, promised = choose(answers, max_drop=max_drop, confidence=None, seed=seed)
+        assert promised is None
+        assert point == answers.of(point.thresholds)
+        assert point.accuracy >= answers.correct[:, -1].mean() - max_drop / 100 - 1e-9
+
+
+def test_the_promised_thresholds_keep_max_drop_too() -> None:
+    for seed in range(20):
+        answers = synthetic(seed)
+        point, promised = choose(answers, max_drop=4, confidence=0.9, seed=seed)
+        assert promised is not None
+        assert point.accuracy >= answers.correct[:, -1].mean() - 0.04
+
+
+def test_the_held_out_half_does_not_propose() -> None:
+    """Other answers in the testing half: the candidates stay, only how far one may go changes."""
+    answers = synthetic(0, 2000)
+    held_out = np.random.default_rng(0).permutation(2000)[1::2]
+    spoiled = answers.correct.copy()
+    spoiled[held_out, 0] = False
+    worse = Answers(answers.kind, answers.scores, spoiled, answers.path_ms)
+    fast, _ = choose(answers, max_drop=8, confidence=0.9, seed=0)
+    slow, _ = choose(worse, max_drop=8, confidence=0.9, seed=0)
+    assert slow.mean_ms > fast.mean_ms

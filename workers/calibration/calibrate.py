@@ -1,0 +1,220 @@
+"""From exported segments to the file that stops early: temperatures, path times, thresholds, the promise.
+
+Everything is decided on the exported (perhaps quantized) segments: temperatures on `calibration`, thresholds
+on `validation`; `test` is only kept for those who want to look at it.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from workers.base import Bench, ExitPlan, Frozen, LabelledData, ModelSpec, Split, Target
+from workers.calibration.path_times import BatchTimes, PathTimes, time_batches, time_paths, time_stream
+from workers.deploy.exit_parity import ExitParity, check_exits
+from workers.deploy.one_file import compose_one_file
+from workers.exits.executor import Segment, all_logits, onnx_segments
+from workers.exits.guarantee import Guarantee, guarantee
+from workers.exits.scores import never
+from workers.exits.temperature import LEAST, MOST, fit_temperatures
+from workers.exits.thresholds import Answers, Frontier, Point, answers_to, find_frontier
+from workers.host import logical_cores
+from workers.turns import training_turn
+
+BATCH_SIZE = 64
+#: The gate runs them one at a time.
+GATE_SAMPLES = 1024
+BATCHES = (1, 8, 32)
+#: Above, logits are kept with half the digits.
+MOST_BYTES = 64 << 20
+
+
+class ExitsReport(Frozen):
+    """What `exits.json` says. Exits are counted from 1; the last entry of temperatures, path_ms and share is
+    that of the end."""
+
+    cuts: tuple[str, ...]
+    score: str
+    temperatures: tuple[float, ...]
+    #: A sample leaves at the first exit whose score is greater.
+    thresholds: tuple[float, ...]
+    #: With it an exit is never taken.
+    never: float
+    max_drop: float
+    target: Target
+    path_ms: tuple[float, ...]
+    #: Of the validation samples.
+    samples: int
+    share: tuple[float, ...]
+    accuracy: float
+    full_accuracy: float
+    mean_ms: float
+    guarantee: Guarantee | None
+    parity: ExitParity
+    times: PathTimes
+    batches: tuple[BatchTimes, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """logits: per split (N, exits + 1, classes) float32, of all exits and the end. labels: per split (N,)."""
+
+    plan: ExitPlan
+    report: ExitsReport
+    logits: dict[Split, np.ndarray]
+    labels: dict[Split, np.ndarray]
+
+    def keep_logits(self, path: Path) -> None:
+        """Write an .npz with `validation_logits`, `validation_labels`, `test_logits` and `test_labels`."""
+        kept: dict[str, np.ndarray] = {}
+        for split in ("validation", "test"):
+            logits = self.logits[split]
+            kept[f"{split}_logits"] = logits.astype(np.float16) if logits.nbytes > MOST_BYTES else logits
+            kept[f"{split}_labels"] = self.labels[split]
+        np.savez_compressed(path, allow_pickle=False, **kept)
+
+
+def calibrate(
+    segments: Sequence[Path],
+    plan: ExitPlan,
+    file: Path,
+    spec: ModelSpec,
+    bench: Bench,
+    *,
+    max_drop: float,
+    confidence: float | None = None,
+    staged: Sequence[Segment] | None = None,
+    seed: int = 0,
+    seconds: float = 2.0,
+) -> Calibration:
+    """Choose temperatures and thresholds, write the composed `file`, compare and time it.
+
+    max_drop: percentage points of validation accuracy that may be lost. confidence: with it, also the promise
+    that at most max_drop % of the answers get worse. staged: the PyTorch segments that the file must equal;
+    None where the files are all there is, such as after quantization. seconds: per path and batch size.
+    Raises GateFailed, and StepFailed for segments that cannot be put together.
+    """
+    opened = onnx_segments(segments, threads=logical_cores())
+    splits: tuple[Split, ...] = ("calibration", "validation", "test")
+    logits = {split: _logits(opened, bench.data, split) for split in splits}
+    labels = {split: bench.data.labels(split) for split in splits}
+    temperatures = fit_temperatures(logits["calibration"], labels["calibration"])
+    plan = plan.model_copy(update={"temperatures": temperatures})
+    path_ms = _path_ms(segments, plan, spec, bench, seconds)
+    answers = answers_to(labels["validation"], logits["validation"], plan, path_ms)
+    point, promised = choose(answers, max_drop=max_drop, confidence=confidence, seed=seed)
+    plan = plan.model_copy(update={"thresholds": point.thresholds})
+    compose_one_file(segments, plan, file, spec, bench.data.classes)
+    parity = check_exits(file, *_reference(staged or opened, bench.data), plan)
+    report = ExitsReport(
+        cuts=plan.cuts,
+        score=plan.score,
+        temperatures=temperatures,
+        thresholds=point.thresholds,
+        never=never(plan.score, len(point.thresholds)),
+        max_drop=max_drop,
+        target=bench.target,
+        path_ms=path_ms,
+        samples=len(answers.scores),
+        share=point.share,
+        accuracy=point.accuracy,
+        full_accuracy=float(answers.correct[:, -1].mean()),
+        mean_ms=point.mean_ms,
+        guarantee=promised,
+        parity=parity,
+        times=time_stream(file, len(point.thresholds), plan, _at(bench, 1), seconds=seconds),
+        batches=tuple(
+            time_batches(file, segments, plan, _at(bench, batch), seconds=seconds) for batch in BATCHES
+        ),
+        notes=_notes(temperatures, point, promised, max_drop),
+    )
+    return Calibration(plan, report, logits, labels)
+
+
+def choose(
+    answers: Answers, *, max_drop: float, confidence: float | None, seed: int
+) -> tuple[Point, Guarantee | None]:
+    """The fastest thresholds that keep `max_drop` and, where a confidence is given, the promise.
+
+    One half of the samples proposes the candidates, the other half tests the promise. The point's numbers are
+    of all samples.
+    """
+    rows = np.random.default_rng(seed).permutation(len(answers.scores))
+    proposing, testing = answers[rows[::2]], answers[rows[1::2]]
+    promised = None
+    if confidence is not None:
+        # Fewer answers get worse than max_drop, so the accuracy cannot drop by more.
+        found = find_frontier(proposing, loss="worse", seed=seed).points
+        early = [point for point in found if point.share[-1] < 1 and point.worse <= max_drop / 100]
+        promised = guarantee(early, testing, at_most=max_drop / 100, confidence=confidence)
+        if promised.thresholds is not None:
+            return answers.of(promised.thresholds), promised
+    exits = answers.scores.shape[1]
+    nobody = (never(answers.kind, exits),) * exits
+    proposed = [point.thresholds for point in find_frontier(proposing, seed=seed).points]
+    on_all = Frontier(
+        tuple(answers.of(thresholds) for thresholds in (nobody, *proposed)),
+        float(answers.correct[:, -1].mean()),
+    )
+    return on_all.at_most_worse(max_drop), promised
+
+
+def _logits(segments: Sequence[Segment], data: LabelledData, split: Split) -> np.ndarray:
+    found = []
+    for inputs, _ in data.batches(split, BATCH_SIZE):
+        with training_turn():  # not timed, but it would disturb another job's timing
+            found.append(all_logits(segments, [inputs.numpy()]))
+    return np.concatenate(found)
+
+
+def _path_ms(
+    segments: Sequence[Path], plan: ExitPlan, spec: ModelSpec, bench: Bench, seconds: float
+) -> tuple[float, ...]:
+    exits = len(segments) - 1
+    provisional = plan.model_copy(update={"thresholds": (0.0,) * exits})
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        compose_one_file(segments, provisional, file, spec, bench.data.classes)
+        return time_paths(file, exits, plan, _at(bench, 1), seconds=seconds)
+
+
+def _reference(segments: Sequence[Segment], data: LabelledData) -> tuple[np.ndarray, np.ndarray]:
+    """Validation samples and what the segments say about them."""
+    batches = [
+        inputs.numpy()
+        for inputs, _ in itertools.islice(data.batches("validation", BATCH_SIZE), GATE_SAMPLES // BATCH_SIZE)
+    ]
+    return np.concatenate(batches), all_logits(segments, batches)
+
+
+def _at(bench: Bench, batch: int) -> Bench:
+    return replace(bench, target=bench.target.model_copy(update={"batch": batch}))
+
+
+def _notes(
+    temperatures: Sequence[float], point: Point, promised: Guarantee | None, max_drop: float
+) -> tuple[str, ...]:
+    notes = []
+    if promised is not None:
+        notes.append(promised.sentence)
+        if promised.thresholds is None:
+            notes.append(
+                f"The thresholds lose at most {max_drop:g} points on the validation samples, without that "
+                "promise."
+            )
+    if point.share[-1] == 1:
+        notes.append(
+            f"No sample leaves early: no thresholds were found that lose at most {max_drop:g} points."
+        )
+    names = [f"exit {number}" for number in range(1, len(temperatures))] + ["the end"]
+    for name, temperature in zip(names, temperatures, strict=True):
+        if not LEAST * 1.01 < temperature < MOST / 1.01:
+            notes.append(
+                f"The temperature of {name} lies at the edge of what is searched, {temperature:.3g}: its "
+                "probabilities say little, such as when it is right about every calibration sample."
+            )
+    return tuple(notes)
