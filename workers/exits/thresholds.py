@@ -4,7 +4,7 @@ Each exit gets a grid of thresholds at quantiles of its scores. Samples are coun
 between them; the outcome of every combination then follows from sums over cells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,14 +118,18 @@ def find_frontier(answers: Answers, *, loss: str = "error", levels: int = LEVELS
         [np.searchsorted(line, answers.scores[:, place]) for place, line in enumerate(grid)], axis=1
     )
     losses = answers.worse if loss == "worse" else ~answers.correct
-    if len(grid) <= EXHAUSTIVE_EXITS:
-        tried = _all_best(cells, losses, answers.path_ms, [len(line) for line in grid])
+    sizes = [len(line) for line in grid]
+
+    def point(levels: Sequence[int]) -> Point:
+        return answers.of(np.array([line[level] for line, level in zip(grid, levels, strict=True)]))
+
+    if len(sizes) <= EXHAUSTIVE_EXITS:
+        points = {point(levels): levels for levels in _all_best(cells, losses, answers.path_ms, sizes)}
     else:
-        tried = _swept(cells, losses, answers.path_ms, [len(line) for line in grid], seed)
-    points = {
-        answers.of(np.array([line[level] for line, level in zip(grid, chosen, strict=True)]))
-        for chosen in tried
-    }
+        points = {point(levels): levels for levels in _swept(cells, losses, answers.path_ms, sizes, seed)}
+        # A price finds the corners of the frontier; what lies between them is one exit's threshold away.
+        corners = [points[corner] for corner in _undominated(points, loss)]
+        points |= {point(levels): levels for levels in _neighbours(corners, sizes)}
     return Frontier(_undominated(points, loss), float(answers.correct[:, -1].mean()))
 
 
@@ -144,7 +148,7 @@ def threshold_grid(answers: Answers, levels: int) -> list[np.ndarray]:
     return grid
 
 
-def _undominated(points: set[Point], loss: str) -> tuple[Point, ...]:
+def _undominated(points: Iterable[Point], loss: str) -> tuple[Point, ...]:
     def lost(point: Point) -> float:
         return point.worse if loss == "worse" else -point.accuracy
 
@@ -225,3 +229,13 @@ def _best_level(
     counted = np.bincount(flat.ravel(), gain.ravel(), minlength=len(levels) * (size + 1))
     stay = counted.reshape(len(levels), size + 1).cumsum(axis=1)
     return np.asarray((stay[:, -1:] - stay[:, :-1]).argmin(axis=1))
+
+
+def _neighbours(found: Iterable[tuple[int, ...]], sizes: Sequence[int]) -> set[tuple[int, ...]]:
+    """Everything that differs from one of these in one level."""
+    return {
+        (*levels[:place], level, *levels[place + 1 :])
+        for levels in found
+        for place, size in enumerate(sizes)
+        for level in range(size)
+    }
