@@ -24,12 +24,14 @@ class Accuracy(Measure):
 
     def _of_one(self, artefact: Artefact, bench: Bench) -> list[Measurement]:
         session = bench.runtime.open(artefact.file, threads=logical_cores())
-        return [self._of_split(session, split, bench) for split in SPLITS]
+        # With early exits a batch leaves together; what counts is where each sample leaves.
+        size = BATCH_SIZE if artefact.candidate.exits is None else 1
+        return [self._of_split(session, split, size, bench) for split in SPLITS]
 
-    def _of_split(self, session: Session, split: Split, bench: Bench) -> Measurement:
+    def _of_split(self, session: Session, split: Split, size: int, bench: Bench) -> Measurement:
         correct = samples = 0
         total = len(bench.data.labels(split))
-        for inputs, labels in bench.data.batches(split, BATCH_SIZE):
+        for inputs, labels in bench.data.batches(split, size):
             with training_turn():  # not timed, but it would disturb another job's timing
                 guesses = session.run(inputs.numpy()).argmax(axis=1)
             correct += int((guesses == labels.numpy()).sum())

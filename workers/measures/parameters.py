@@ -5,7 +5,7 @@ from math import prod
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
+from onnx import GraphProto, TensorProto
 
 from workers.base import Artefact, Bench, Measure, Measurement
 
@@ -38,17 +38,22 @@ def _count(artefact: Artefact) -> int:
 
 
 def count_weights(file: Path) -> int:
-    """Weights in an ONNX file, float or quantized; without scales and zero points.
+    """Weights in an ONNX file, float or quantized; without scales and zero points; branches counted in.
 
     Statistics of a BatchNorm that the export did not fold are counted too: the file does not tell them
     from weights.
     """
-    graph = onnx.load(file, load_external_data=False).graph
+    return _count_in(onnx.load(file, load_external_data=False).graph)
+
+
+def _count_in(graph: GraphProto) -> int:
+    branches = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
     quantizers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     ranges = {name for node in quantizers for name in node.input[1:]}
     quantized = {node.input[0] for node in quantizers if node.op_type == "DequantizeLinear"}
-    return sum(
+    own = sum(
         prod(tensor.dims)
         for tensor in graph.initializer
         if tensor.name not in ranges and (tensor.data_type in WEIGHT_TYPES or tensor.name in quantized)
     )
+    return own + sum(map(_count_in, branches))

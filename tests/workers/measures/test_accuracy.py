@@ -1,13 +1,18 @@
 import fcntl
 import os
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from workers.base import Artefact, Bench, Session
+from tests.support.arrays import ArrayData
+from tests.support.staged import CLASSES, PLAN, SPEC, samples
+from workers.base import Artefact, Bench, Candidate, Session
+from workers.deploy.one_file import compose_one_file
 from workers.host import logical_cores
 from workers.measures.accuracy import Accuracy
 from workers.runtimes.onnxruntime import OnnxRuntime
@@ -68,3 +73,20 @@ def test_uses_every_core_and_makes_way_for_measurements(
     Accuracy().take([linear], bench)
     assert threads_asked == [logical_cores()]
     assert batches == [64, 6, 64, 64, 2]
+
+
+def test_with_early_exits_every_sample_leaves_for_itself(
+    segment_files: list[Path], tmp_path: Path, bench: Bench
+) -> None:
+    """In batches the unsure samples would keep the others in."""
+    compose_one_file(segment_files, PLAN, tmp_path / "model.onnx", SPEC, CLASSES)
+    session = OnnxRuntime().open(tmp_path / "model.onnx", threads=1)
+    images = samples(100)
+    alone = np.concatenate([session.run(image[None]) for image in images]).argmax(axis=1)
+    together = session.run(images).argmax(axis=1)
+    assert (alone != together).any()
+    split = torch.from_numpy(images), torch.from_numpy(alone)
+    data = ArrayData({"validation": split, "test": split}, CLASSES)
+    artefact = Artefact(tmp_path / "model.onnx", Candidate(SPEC, exits=PLAN))
+    ((validation, _),) = Accuracy().take([artefact], replace(bench, data=data))
+    assert validation.value == 1

@@ -9,7 +9,9 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from tests.support.staged import CLASSES, PLAN, SPEC
 from workers.base import Artefact, Bench, Candidate, ModelSpec
+from workers.deploy.one_file import compose_one_file
 from workers.measures.parameters import Parameters
 
 
@@ -68,3 +70,12 @@ def save(path: Path, nodes: list[onnx.NodeProto], tensors: dict[str, np.ndarray]
     graph = helper.make_graph(nodes, "net", inputs, outputs, initializers)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
     return path
+
+
+def test_weights_inside_branches_are_counted(int8_files: list[Path], tmp_path: Path, bench: Bench) -> None:
+    compose_one_file(int8_files, PLAN, tmp_path / "model.onnx", SPEC, CLASSES)
+    whole, *parts = (
+        value(Artefact(file, Candidate(SPEC)), bench) or 0 for file in (tmp_path / "model.onnx", *int8_files)
+    )
+    settings = 4  # two thresholds, two temperatures
+    assert whole == sum(parts) + settings
