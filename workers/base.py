@@ -163,12 +163,16 @@ class ExitPlan(Frozen):
     """Where a model may stop early.
 
     cuts: names of the graph's nodes after which an exit stands, first to last; the model's own end is no cut.
+    max_drop: points of validation accuracy that leaving early may cost. confidence: of the promise that no
+    more answers than that get worse; None promises nothing.
     temperatures, thresholds: one per exit (temperatures: also one for the end); None until calibrated on the
     exported file.
     """
 
     cuts: tuple[str, ...]
     score: Literal["probability", "entropy", "margin", "patience"] = "probability"
+    max_drop: float = Field(0.5, ge=0, le=100)
+    confidence: float | None = Field(None, gt=0, lt=1)
     temperatures: tuple[float, ...] | None = None
     thresholds: tuple[float, ...] | None = None
 

@@ -27,12 +27,14 @@ from workers.base import (
     Runtime,
     Target,
 )
+from workers.calibration.calibrate import calibrate
 from workers.catalog import MEASURES
 from workers.data import warn_if_trained_on
-from workers.deploy.export import export_candidate
-from workers.deploy.parity import check_parity
+from workers.deploy.export import export_onnx, export_segments
+from workers.deploy.parity import Parity, check_parity
 from workers.errors import DatasetRefused, StepFailed
-from workers.exits.staging import without_exits
+from workers.exits.executor import torch_segments
+from workers.exits.staging import segments
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
 from workers.recipe import Recipe, settings_of, step_id
@@ -180,7 +182,7 @@ def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[
         model, seconds = _applied(job, step, model, scratch, tell)
         tell(Progress("exporting", 1.0))
         file = folder / "model.onnx"
-        export_candidate(model, file, job.data.classes)
+        model, parity = _exported(job, model, file, tell)
         stage = Stage(
             index=index,
             method=None if step is None else step_id(step),
@@ -190,7 +192,7 @@ def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[
             seconds=seconds,
             cached=False,
             notes=model.notes,
-            parity=check_parity(without_exits(model), file, _inputs(job.data), job.runtime),
+            parity=parity,
             sparse=model.sparse,
             exits=model.exits,
         )
@@ -198,6 +200,22 @@ def _carry_out(job: Job, index: int, key: str, model: Candidate, tell: Callable[
             write_archive(trace(model.graph, model.spec.preprocessing), folder / "model.pt2")
         write_stage(stage, folder)
     return stage
+
+
+def _exported(
+    job: Job, model: Candidate, file: Path, tell: Callable[[Progress], None]
+) -> tuple[Candidate, Parity | None]:
+    """Write `file`, and hold it against the model. Exits are calibrated on what was exported."""
+    if model.exits is None or model.graph is None:
+        export_onnx(model, file, job.data.classes)
+        return model, check_parity(model, file, _inputs(job.data), job.runtime)
+    staged = torch_segments(segments(model.graph, model.spec.preprocessing.shape))
+    bench = Bench(job.data, job.runtime, job.target, tell)
+    made = calibrate(
+        export_segments(model, file), model.exits, file, model.spec, bench, staged=staged, seed=job.seed
+    )
+    made.keep(file.parent)
+    return dataclasses.replace(model, exits=made.plan, notes=(*model.notes, *made.notes)), made.parity
 
 
 def _applied(

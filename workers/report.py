@@ -13,7 +13,7 @@ from workers.pipeline import Job, Outcome
 from workers.recipe import write_recipe
 from workers.stages import Stage
 
-FILES = ("model.onnx", "model.pt2", "recipe.yaml", "report.json")
+FILES = ("model.onnx", "model.pt2", "exits.json", "recipe.yaml", "report.json")
 
 
 def write_report(
@@ -39,6 +39,8 @@ def write_report(
     with tempfile.TemporaryDirectory(dir=folder) as partial:
         made = Path(partial)
         shutil.copyfile(last.file, made / "model.onnx")
+        if last.exits is not None:
+            shutil.copyfile(last.file.with_name("exits.json"), made / "exits.json")
         if outcome.archive is not None:
             shutil.copyfile(outcome.archive, made / "model.pt2")
         (made / "recipe.yaml").write_text(write_recipe(job.recipe), encoding="utf-8")

@@ -16,6 +16,7 @@ from workers.base import Bench, ExitPlan, Frozen, LabelledData, ModelSpec, Split
 from workers.calibration.path_times import BatchTimes, PathTimes, time_batches, time_paths, time_stream
 from workers.deploy.exit_parity import ExitParity, check_exits
 from workers.deploy.one_file import compose_one_file
+from workers.deploy.parity import Parity
 from workers.exits.executor import Segment, all_logits, onnx_segments
 from workers.exits.guarantee import Guarantee, guarantee
 from workers.exits.scores import never
@@ -68,6 +69,29 @@ class Calibration:
     logits: dict[Split, np.ndarray]
     labels: dict[Split, np.ndarray]
 
+    @property
+    def parity(self) -> Parity:
+        """Of the file with the model it was made from, as for a file without exits."""
+        found = self.report.parity
+        return Parity(samples=found.samples, logit_error=found.logit_error, same_answer=found.same_exit)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For a reader of the result."""
+        report = self.report
+        shares = ", ".join(f"{share:.0%}" for share in report.share)
+        told = (
+            f"Of the validation samples {shares} leave at the exits and the end: {report.accuracy:.2%} are "
+            f"right, {report.full_accuracy:.2%} without leaving early; {report.mean_ms:.3f} ms on average, "
+            f"{report.path_ms[-1]:.3f} ms to the end."
+        )
+        return told, *report.notes
+
+    def keep(self, folder: Path) -> None:
+        """Write `exits.json` and `exit_logits.npz`."""
+        (folder / "exits.json").write_text(self.report.model_dump_json(indent=2) + "\n")
+        self.keep_logits(folder / "exit_logits.npz")
+
     def keep_logits(self, path: Path) -> None:
         """Write an .npz with `validation_logits`, `validation_labels`, `test_logits` and `test_labels`."""
         kept: dict[str, np.ndarray] = {}
@@ -85,16 +109,13 @@ def calibrate(
     spec: ModelSpec,
     bench: Bench,
     *,
-    max_drop: float,
-    confidence: float | None = None,
     staged: Sequence[Segment] | None = None,
     seed: int = 0,
     seconds: float = 2.0,
 ) -> Calibration:
     """Choose temperatures and thresholds, write the composed `file`, compare and time it.
 
-    max_drop: percentage points of validation accuracy that may be lost. confidence: with it, also the promise
-    that at most max_drop % of the answers get worse. staged: the PyTorch segments that the file must equal;
+    staged: the PyTorch segments that the file must equal;
     None where the files are all there is, such as after quantization. seconds: per path and batch size.
     Raises GateFailed, and StepFailed for segments that cannot be put together.
     """
@@ -106,7 +127,7 @@ def calibrate(
     plan = plan.model_copy(update={"temperatures": temperatures})
     path_ms = _path_ms(segments, plan, spec, bench, seconds)
     answers = answers_to(labels["validation"], logits["validation"], plan, path_ms)
-    point, promised = choose(answers, max_drop=max_drop, confidence=confidence, seed=seed)
+    point, promised = choose(answers, max_drop=plan.max_drop, confidence=plan.confidence, seed=seed)
     plan = plan.model_copy(update={"thresholds": point.thresholds})
     compose_one_file(segments, plan, file, spec, bench.data.classes)
     parity = check_exits(file, *_reference(staged or opened, bench.data), plan)
@@ -116,7 +137,7 @@ def calibrate(
         temperatures=temperatures,
         thresholds=point.thresholds,
         never=never(plan.score, len(point.thresholds)),
-        max_drop=max_drop,
+        max_drop=plan.max_drop,
         target=bench.target,
         path_ms=path_ms,
         samples=len(answers.scores),
@@ -130,7 +151,7 @@ def calibrate(
         batches=tuple(
             time_batches(file, segments, plan, _at(bench, batch), seconds=seconds) for batch in BATCHES
         ),
-        notes=_notes(temperatures, point, promised, max_drop),
+        notes=_notes(temperatures, point, promised, plan.max_drop),
     )
     return Calibration(plan, report, logits, labels)
 

@@ -16,19 +16,11 @@ from torch import nn
 
 from workers.base import INPUT_NAME, OUTPUT_NAME, Candidate, ModelSpec
 from workers.errors import StepFailed
-from workers.exits.staging import hidden_shapes, segments, without_exits
+from workers.exits.staging import hidden_shapes, segments
 from workers.graph.to_onnx import to_onnx
 
 #: More a protobuf cannot hold.
 MAX_BYTES = 2**31 - 1
-
-
-def export_candidate(candidate: Candidate, path: Path, classes: Sequence[str]) -> None:
-    """Write the one file that a user deploys, and beside it the segments of a model with exits."""
-    if candidate.exits is not None:
-        export_segments(candidate, path)
-    # One file that stops early is composed of the segments; until then the file is the model without exits.
-    export_onnx(without_exits(candidate), path, classes)
 
 
 def export_segments(candidate: Candidate, path: Path) -> list[Path]:

@@ -103,7 +103,7 @@ class EarlyExit(TrainingSettings, ExitSettings, Method):
 
     @property
     def depends_on_target(self) -> bool:
-        return isinstance(self.exits, int)
+        return True  # thresholds weigh what each way out takes there
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Raises StepFailed when there is no graph, no place for an exit, or when training diverges."""
@@ -120,7 +120,9 @@ class EarlyExit(TrainingSettings, ExitSettings, Method):
         }
         staged = add_exits(model.graph, heads)
         staged, told = _Training(self, model, context).run(staged)
-        plan = ExitPlan(cuts=tuple(heads), score=self.score)
+        plan = ExitPlan(
+            cuts=tuple(heads), score=self.score, max_drop=self.max_drop, confidence=self.guarantee or None
+        )
         notes = (*model.notes, *self._placed(places), *told)
         return dataclasses.replace(model, graph=staged, exits=plan, notes=notes)
 

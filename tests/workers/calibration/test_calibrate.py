@@ -62,12 +62,10 @@ def calibrated(
 ) -> Calibration:
     return calibrate(
         files,
-        UNCALIBRATED,
+        UNCALIBRATED.model_copy(update={"max_drop": max_drop, "confidence": confidence}),
         folder / "model.onnx",
         SPEC,
         bench,
-        max_drop=max_drop,
-        confidence=confidence,
         staged=None if staged is None else torch_segments(staged),
         seconds=0.02,
     )

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def handmade(*lines: Callable[[Graph, Node], Node]) -> GraphModule:
     return GraphModule(nn.Module(), graph)
 
 
-def aten(name: str, *more: object) -> Callable[[Graph, Node], Node]:
+def aten(name: str, *more: Any) -> Callable[[Graph, Node], Node]:
     target = operator.attrgetter(name)(torch.ops.aten)
     return lambda graph, last: graph.call_function(target, (last, *more))
 
