@@ -19,9 +19,10 @@ from filelock import FileLock
 import workers
 from tests.support.arrays import ArrayData, candidate, easy_data, small_net
 from workers import pipeline, stages, turns
-from workers.base import Bench, Candidate, ImagePreprocessing, Split, Target
+from workers.base import Bench, Candidate, ExitPlan, ImagePreprocessing, Split, Target
 from workers.catalog import MEASURES, METHODS
 from workers.errors import DatasetRefused, GateFailed, StepFailed
+from workers.exits.staging import cuts_of, staged_logits
 from workers.graph.importing import open_model
 from workers.graph.layer_roles import layer_weights
 from workers.methods.fine_tuning import FineTuning
@@ -366,6 +367,30 @@ def test_one_process_at_a_time_has_a_turn(tmp_path: Path) -> None:
     with Store(tmp_path).turn("key"), pytest.raises(TimeoutError):
         FileLock(tmp_path / "key.lock").acquire(timeout=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_with_exits_is_kept_with_them(finished: Outcome, tmp_path: Path) -> None:
+    """Reopened, it is the model that was trained: its cuts are where the plan says they are."""
+    job = make(tmp_path, "{method: early_exit, exits: [relu_1], epochs: 1, head_epochs: 1, batch_size: 16}")
+    stage = run(job).stages[-1]
+    assert stage.exits == ExitPlan(cuts=("relu_1",))
+    assert [file.name for file in stage.segments] == ["model.segment1.onnx", "model.segment2.onnx"]
+    assert stage.parity is not None
+    assert stage.archive is not None
+    again = run(job).stages[-1]
+    assert again.cached
+    assert (again.exits, again.notes) == (stage.exits, stage.notes)
+    graph = open_model(stage.archive, job.model.spec).graph
+    assert graph is not None
+    assert [node.name for node in cuts_of(graph)] == ["relu_1"]
+    images, labels = data().splits["validation"]
+    right = [float((logits.argmax(1) == labels).float().mean()) for logits in staged_logits(graph, images)]
+    assert f"exit 1 {right[0]:.2%}, the end {right[1]:.2%}" in stage.notes[-1]
+    accuracy = next(m for m in stage.measurements if m.name == "accuracy" and m.split == "validation")
+    assert accuracy.value == pytest.approx(right[1])
+    stage.segments[0].write_bytes(b"damaged")
+    assert not run(job).stages[-1].cached
+    assert all(earlier.exits is None and not earlier.segments for earlier in finished.stages)
 
 
 def test_an_uploaded_onnx_is_measured_as_it_is(finished: Outcome, tmp_path: Path) -> None:

@@ -71,6 +71,39 @@ def test_equals_a_loop_by_hand(tmp_path: Path, scale: float) -> None:
     torch.testing.assert_close(nets[1].state_dict(), expected[history.best_epoch - 1], rtol=1e-4, atol=1e-5)
 
 
+def test_the_accuracy_of_a_model_with_exits_is_that_of_its_end(tmp_path: Path) -> None:
+    """And each exit has one of its own, by which `rank` can choose the epoch."""
+
+    class Answers(nn.Module):
+        """The first exit always says class 0, the second the opposite of the end."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits: Tensor = self.net(inputs)
+            first = torch.tensor([9.0, 0.0, 0.0]).expand_as(logits)
+            return torch.stack([first, -logits, logits], dim=1)
+
+    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:  # noqa: ARG001
+        return F.cross_entropy(logits[:, 2], labels)
+
+    data, net = easy_data(), Answers()
+    settings = QUICK.model_copy(update={"epochs": 4})
+    history = train(
+        net, context(tmp_path, data=data), settings=settings, loss=loss, rank=lambda p: -p["epoch"]
+    )
+    assert history.best_epoch == 0
+    images, labels = data.splits["validation"]
+    with torch.no_grad():
+        expected = (net(images).argmax(-1) == labels[:, None]).double().mean(0).tolist()
+    point = history.points[0]
+    assert [point["exit_1"], point["exit_2"], point["accuracy"]] == pytest.approx(expected)
+    assert point["exit_1"] == pytest.approx(1 / 3)
+    assert history.points[-1]["accuracy"] > point["accuracy"]
+
+
 def test_same_seed_same_bits(tmp_path: Path) -> None:
     def weights(run: str, seed: int) -> Tensor:
         (tmp_path / run).mkdir()
