@@ -24,7 +24,7 @@ MAX_BYTES = 2**31 - 1
 
 
 def export_segments(candidate: Candidate, path: Path) -> list[Path]:
-    """Write `model.segment1.onnx` … beside `path`: from `input` or `hidden` to `logits` and `hidden`.
+    """Write `model.segment1.onnx` … beside `path`: from `input` or `hidden` to `logits` and `handed_on`.
 
     The last one gives `logits` alone; dynamic N.
     """
@@ -36,7 +36,7 @@ def export_segments(candidate: Candidate, path: Path) -> list[Path]:
             segment,
             hidden[number - 1] if number else shape,
             given="hidden" if number else INPUT_NAME,
-            results=(OUTPUT_NAME, "hidden")[: 2 if number < len(hidden) else 1],
+            results=(OUTPUT_NAME, "handed_on")[: 2 if number < len(hidden) else 1],
         )
         _anonymize(given)
         files.append(path.with_name(f"{path.stem}.segment{number + 1}.onnx"))

@@ -1,3 +1,4 @@
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support.arrays import candidate, small_net
 from workers.base import Candidate, ExitPlan
 from workers.deploy import export
-from workers.deploy.export import export_candidate, export_onnx
+from workers.deploy.export import export_onnx, export_segments
 from workers.errors import StepFailed
 from workers.exits.heads import make_head
 from workers.exits.staging import add_exits, staged_logits
@@ -141,25 +142,25 @@ def test_a_model_over_the_limit_of_the_format_is_told_in_a_sentence(
 
 def test_segments_of_a_model_with_exits(tmp_path: Path) -> None:
     """One after the other they give the logits of every exit; the file beside them those of the end."""
-    head = make_head(torch.Size((8, 8, 8)), "channels_first", 3, "conv", 0)
-    graph = add_exits(small_net(), {"_2": head})
-    model = Candidate(candidate(None).spec, graph, exits=ExitPlan(cuts=("_2",)))
-    export_candidate(model, tmp_path / "model.onnx", CLASSES)
-    files = sorted(tmp_path.iterdir())
-    assert [file.name for file in files] == ["model.onnx", "model.segment1.onnx", "model.segment2.onnx"]
-    whole, first, last = (ort.InferenceSession(file) for file in files)
+    heads = {
+        "_2": make_head(torch.Size((8, 8, 8)), "channels_first", 3, "conv", 0),
+        "_4": make_head(torch.Size((8, 4, 4)), "channels_first", 3, "linear", 1),
+    }
+    graph = add_exits(small_net(), heads)
+    model = Candidate(candidate(None).spec, graph, exits=ExitPlan(cuts=tuple(heads)))
+    files = export_segments(model, tmp_path / "model.onnx")
+    assert [file.name for file in files] == [f"model.segment{number}.onnx" for number in (1, 2, 3)]
+    first, second, last = (ort.InferenceSession(file) for file in files)
     inputs = torch.randn(5, 1, 8, 8)
-    logits, hidden = first.run(["logits", "hidden"], {"input": inputs.numpy()})
+    one, hidden = first.run(["logits", "handed_on"], {"input": inputs.numpy()})
+    two, hidden = second.run(["logits", "handed_on"], {"hidden": hidden})
     (end,) = last.run(None, {"hidden": hidden})
     expected = staged_logits(graph, inputs).numpy()
-    np.testing.assert_allclose(np.stack([logits, end]), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        whole.run(None, {"input": inputs.numpy()})[0], expected[1], rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(np.stack([one, two, end]), expected, rtol=1e-4, atol=1e-5)
     assert [value.name for value in last.get_outputs()] == ["logits"]
     assert [len(rows) for rows in first.run(None, {"input": inputs[:1].numpy()})] == [1, 1]
-    weights = {w.name for w in onnx.load(files[1]).graph.initializer}
-    assert weights.isdisjoint(w.name for w in onnx.load(files[2]).graph.initializer if w.dims)
+    weights = [{w.name for w in onnx.load(file).graph.initializer if w.dims} for file in files]
+    assert all(mine.isdisjoint(others) for mine, others in itertools.combinations(weights, 2))
 
 
 def test_the_graph_can_still_be_trained(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What the exits learn, what the model keeps, and that a kill changes nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def test_training_together_that_costs_the_end_too_much_is_taken_back(
     data = easy_data()
     images, labels = data.splits["train"]
     data.splits["train"] = images, torch.where(torch.arange(len(labels)) % 4 < 3, (labels + 1) % 3, labels)
-    method = EarlyExit(**QUICK, training=training, distillation="none", learning_rate=0.3)  # type: ignore[arg-type]
+    method = EarlyExit(**QUICK, training=training, distillation="none", learning_rate=0.3)
     made = method.apply(taught, context(tmp_path, data=data))
     assert same(body(made.graph), body(taught.graph))
     assert any("The model stays as it was" in note for note in made.notes)
@@ -107,7 +107,7 @@ def test_every_exit_hears_the_original(taught: Candidate, tmp_path: Path, teache
     data.splits["train"] = images, (labels + 1) % 3
     run = context(tmp_path, data=data)
     object.__setattr__(run, "original", taught)
-    method = EarlyExit(**QUICK, training="heads", distillation=teacher, distillation_weight=1.0)  # type: ignore[arg-type]
+    method = EarlyExit(**QUICK, training="heads", distillation=teacher, distillation_weight=1.0)
     exits = accuracies(method.apply(taught, run).graph)[:-1]
     assert all((share > 0.7) == right for share in exits)
 
@@ -184,8 +184,3 @@ def test_refuses_what_has_no_graph_or_has_exits_already(taught: Candidate, tmp_p
 def test_refuses_settings_out_of_bounds(setting: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         EarlyExit(**setting)
-
-
-@pytest.mark.parametrize("exits", [2, ["_2", "_3"]])
-def test_only_a_number_of_exits_depends_on_the_target(exits: int | Sequence[str]) -> None:
-    assert EarlyExit.model_validate({"exits": exits}).depends_on_target is isinstance(exits, int)
