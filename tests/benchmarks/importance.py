@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -81,26 +81,40 @@ def opened(options: argparse.Namespace, folder: Path) -> tuple[Candidate, Contex
 
 
 def measured(model: Candidate, context: Context) -> Accuracies:
+    """An importance that gives the same scores for two seeds does not depend on them: once is enough."""
     assert model.graph is not None
     found: Accuracies = defaultdict(list)
-    cost, sample = cost_of("macs", model, context), sample_input(model.spec, 0)
-    for seed, name in itertools.product(range(SEEDS), IMPORTANCES):
-        here = dataclasses.replace(context, seed=seed)
-        groups = follow(
-            model.graph, sample, IMPORTANCES[name]().scores(model.graph, here), frozenset()
-        ).groups
-        for scope, amount in itertools.product(SCOPES, AMOUNTS):
-            narrowed = narrow(
-                model.graph, sample, groups, cost, amount, scope=scope, round_to=1, tell=here.tell
-            )
-            assert narrowed is not None
-            pair = [accuracy(narrowed.graph, context.data)]
-            recalibrate(narrowed.graph, here)
-            pair.append(accuracy(narrowed.graph.eval(), context.data))
-            for anew, value in zip((False, True), pair, strict=True):
+    for name, importance in IMPORTANCES.items():
+        scores: dict[str, torch.Tensor] = {}
+        taken: dict[tuple[Scope, bool, float], float] = {}
+        for seed in range(SEEDS):
+            before = scores
+            scores = importance().scores(model.graph, dataclasses.replace(context, seed=seed))
+            if not before or any(not torch.equal(score, before[key]) for key, score in scores.items()):
+                taken = pruned_by(scores, model, context)
+                print(name, seed, taken, flush=True)
+            for (scope, anew, amount), value in taken.items():
                 found[scope, anew, name, amount].append(value)
-            print(seed, name, scope, amount, *pair, flush=True)
     return found
+
+
+def pruned_by(
+    scores: Mapping[str, torch.Tensor], model: Candidate, context: Context
+) -> dict[tuple[Scope, bool, float], float]:
+    """Accuracy by scope, BatchNorm statistics taken anew or not, and amount."""
+    assert model.graph is not None
+    sample, cost = sample_input(model.spec, 0), cost_of("macs", model, context)
+    groups = follow(model.graph, sample, scores, frozenset()).groups
+    taken = {}
+    for scope, amount in itertools.product(SCOPES, AMOUNTS):
+        narrowed = narrow(
+            model.graph, sample, groups, cost, amount, scope=scope, round_to=1, tell=context.tell
+        )
+        assert narrowed is not None
+        taken[scope, False, amount] = accuracy(narrowed.graph, context.data)
+        recalibrate(narrowed.graph, context)
+        taken[scope, True, amount] = accuracy(narrowed.graph.eval(), context.data)
+    return taken
 
 
 @torch.inference_mode()
@@ -115,7 +129,7 @@ def report(found: Accuracies, whole: float, options: argparse.Namespace) -> str:
     parts = [
         f"# Accuracy after pruning without training: {options.arch} on {options.dataset}",
         f"Test accuracy in % against the share of MACs removed; {100 * whole:.1f} before. Mean of {SEEDS} "
-        "seeds (of calibration samples and control), ± the sample standard deviation where seeds differ.",
+        "seeds, which draw calibration samples and control, ± the standard deviation where they matter.",
     ]
     for scope, anew in itertools.product(SCOPES, (False, True)):
         norms = "BatchNorm statistics taken anew" if anew else "BatchNorm statistics of before"

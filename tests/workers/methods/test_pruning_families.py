@@ -29,6 +29,9 @@ def model_of(architecture: str, size: int, folder: Path) -> tuple[Candidate, Arr
     )
     more = {"init_weights": True} if architecture in ("googlenet", "inception_v3") else {}
     net = torchvision.models.get_model(architecture, weights=None, num_classes=10, **more).eval()
+    for parameter in net.parameters():
+        if parameter.dim() > 1 and not parameter.any():  # ViT starts with a classifier of zeros
+            torch.nn.init.normal_(parameter, std=0.02)
     write_archive(trace(net, preprocessing), folder / "net.pt2")
     pictures = torch.randn(8, 3, size, size), torch.arange(8)
     data = ArrayData(dict.fromkeys(("train", "calibration", "validation"), pictures), CLASSES)

@@ -118,6 +118,14 @@ def test_the_comparison_is_made(net: Callable[[], nn.Module], monkeypatch: pytes
     assert not any(part._forward_hooks for part in graph.modules())
 
 
+def test_nothing_can_be_compared_where_all_logits_are_zero() -> None:
+    net = chain()
+    nn.init.zeros_(net[7].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(net[7].bias)  # type: ignore[arg-type]
+    with pytest.raises(CannotFollow, match="all logits are zero"):
+        cut(graph_of(net), SAMPLE, {"0": [1]})
+
+
 def test_channels_that_are_followed_wrongly_are_noticed() -> None:
     with pytest.raises(CannotFollow):
         cut(graph_of(Shuffled()), SAMPLE, {"a": list(range(8))})
