@@ -136,7 +136,10 @@ def report(found: Accuracies, whole: float, options: argparse.Namespace) -> str:
         parts.append(f"## {scope.capitalize()} scope, {norms}")
         parts.append(table(found, scope, anew))
     parts.append(f"![accuracy against amount](importance_{options.name}.svg)")
-    parts.append(f"{host.cpu}; torch {packages['torch']}.")
+    parts.append(
+        f"Made with `python -m tests.benchmarks.importance WEIGHTS --arch {options.arch} --dataset "
+        f"{options.dataset}` on {host.cpu}, torch {packages['torch']}."
+    )
     return "\n\n".join(parts) + "\n"
 
 
@@ -152,8 +155,8 @@ def table(found: Accuracies, scope: Scope, anew: bool) -> str:
 
 
 def cell(accuracies: Sequence[float]) -> str:
-    spread = float(np.std(accuracies, ddof=1))
-    return f"{100 * np.mean(accuracies):.1f}" + (f" ± {100 * spread:.1f}" if spread else "")
+    mean, spread = 100 * np.mean(accuracies), 100 * np.std(accuracies, ddof=1)
+    return f"{mean:.1f} ± {spread:.1f}" if spread >= 0.05 else f"{mean:.1f}"
 
 
 def draw(found: Accuracies, whole: float, file: Path) -> None:
