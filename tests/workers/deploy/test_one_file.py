@@ -67,23 +67,37 @@ def test_the_gate_passes_the_pytorch_model_it_came_from(file: Path) -> None:
     assert parity.logit_error < 1e-5
 
 
-@pytest.mark.parametrize("what", ["threshold", "segment", "order"])
-def test_the_gate_stops_what_differs(
-    file: Path, segment_files: list[Path], tmp_path: Path, what: str
-) -> None:
-    logits = all_logits(torch_segments(parts()), [INPUTS])
-    if what == "threshold":
-        set_thresholds(file, (0.7, 0.75))
-    elif what == "segment":
-        model = onnx.load(segment_files[2])
-        weight = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [8])
-        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + 0.2, weight.name))
-        onnx.save(model, tmp_path / "other.onnx")
-        compose_one_file([*segment_files[:2], tmp_path / "other.onnx"], PLAN, file, SPEC, CLASSES)
-    else:
-        logits = logits[:, [1, 0, 2]]
-    with pytest.raises(GateFailed, match=r"model\.onnx: differs from .* on 60 samples"):
-        check_exits(file, INPUTS, logits, PLAN)
+def test_the_gate_stops_other_exits_of_single_samples(file: Path) -> None:
+    """One sample in each batch is never sure, so that in batches nothing differs."""
+    scores = planned_scores(PLAN, all_logits(torch_segments(parts()), [INPUTS]))
+    unsure = INPUTS[scores.max(axis=1).argmin()]
+    inputs = INPUTS[:56].copy()
+    inputs[::8] = unsure
+    logits = all_logits(torch_segments(parts()), [inputs])
+    check_exits(file, inputs, logits, PLAN)
+    set_thresholds(file, (0.8, 0.6))
+    with pytest.raises(GateFailed, match=r"on 56 samples: \d+\.\d+% take .* 0\.00% in batches of 8"):
+        check_exits(file, inputs, logits, PLAN)
+
+
+def test_the_gate_stops_batches_that_leave_with_one_sure_row(file: Path) -> None:
+    model = onnx.load(file)
+    least = next(node for node in model.graph.node if node.op_type == "ReduceMin")
+    least.op_type = "ReduceMax"
+    onnx.save(model, file)
+    with pytest.raises(GateFailed, match=r"0\.00% take another exit one at a time, \d+\.\d+% in batches"):
+        check_exits(file, INPUTS, all_logits(torch_segments(parts()), [INPUTS]), PLAN)
+
+
+def test_the_gate_stops_other_logits(file: Path, segment_files: list[Path], tmp_path: Path) -> None:
+    """The same is added to every class at the end: the same exits, the same answers, other logits."""
+    model = onnx.load(segment_files[2])
+    bias = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [3])
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 0.2, bias.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    compose_one_file([*segment_files[:2], tmp_path / "other.onnx"], PLAN, file, SPEC, CLASSES)
+    with pytest.raises(GateFailed, match=r"0\.00% take .* 0\.00% in batches of 8; logits differ by \d+"):
+        check_exits(file, INPUTS, all_logits(torch_segments(parts()), [INPUTS]), PLAN)
 
 
 def test_a_sure_row_takes_no_unsure_row_along(file: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support.staged import PLAN, parts, plan, samples
+from workers.base import ExitPlan
 from workers.exits.executor import Executor, Segment, all_logits, onnx_segments, torch_segments
 from workers.exits.scores import Score, leaving, planned_scores
 
@@ -61,6 +62,19 @@ def test_a_sure_row_takes_no_unsure_row_along(segments: list[Segment]) -> None:
     sure, unsure = INPUTS[alone == 1][:1], INPUTS[alone == 3][:1]
     for pair, expected in (([sure, unsure], [1, 3]), ([unsure, sure], [3, 1])):
         np.testing.assert_array_equal(Executor(segments, PLAN).decide(np.concatenate(pair))[1], expected)
+
+
+def test_patience_goes_on_counting_for_those_who_stay() -> None:
+    """Row 0 leaves at exit 2; row 1 answers 0, 1, 1, 1 and row 2 answers 0, 1, 2, 2."""
+    answers = np.array([[2, 2, 9, 9], [0, 1, 1, 1], [0, 1, 2, 2]])
+
+    def segment(number: int) -> Segment:
+        return lambda rows: (np.eye(10, dtype=np.float32)[answers[rows, number]], rows)
+
+    patient = ExitPlan(cuts=("a", "b", "c"), score="patience", thresholds=(1, 1, 1))
+    logits, taken = Executor([segment(number) for number in range(4)], patient).decide(np.arange(3))
+    np.testing.assert_array_equal(taken, [2, 3, 4])
+    np.testing.assert_array_equal(logits.argmax(axis=1), [2, 1, 2])
 
 
 def test_logits_that_are_no_numbers_never_leave_early() -> None:
