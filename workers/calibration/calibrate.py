@@ -181,7 +181,7 @@ def choose(
         tuple(answers.of(thresholds) for thresholds in (nobody, *proposed)),
         float(answers.correct[:, -1].mean()),
     )
-    return on_all.at_most_worse(max_drop), promised
+    return on_all.solve(max_drop=max_drop), promised
 
 
 def _logits(segments: Sequence[Segment], data: LabelledData, split: Split) -> np.ndarray:

@@ -6,12 +6,15 @@ between them; the outcome of every combination then follows from sums over cells
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from workers.base import ExitPlan
 from workers.errors import StepFailed
 from workers.exits.scores import Score, leaving, never, planned_scores
+
+Loss = Literal["error", "worse"]
 
 LEVELS = 32
 #: With more exits the combinations are too many to try them all.
@@ -83,31 +86,33 @@ class Frontier:
     #: Accuracy of the full model on the same samples.
     full: float
 
-    def at_most_worse(self, max_drop: float) -> Point:
-        """The fastest that loses at most `max_drop` percentage points against the full model."""
-        fine = [point for point in self.points if point.accuracy >= self.full - max_drop / 100 - 1e-12]
+    def solve(self, *, max_drop: float | None = None, max_ms: float | None = None) -> Point:
+        """The fastest that loses at most `max_drop` percentage points against the full model; without a
+        `max_drop`, the most accurate. Either way its mean latency is at most `max_ms`.
+
+        Raises StepFailed when nothing that was tried is good and fast enough.
+        """
+        fine = [
+            point
+            for point in self.points
+            if (max_drop is None or point.accuracy >= self.full - max_drop / 100 - 1e-12)
+            and (max_ms is None or point.mean_ms <= max_ms * (1 + 1e-12))
+        ]
         if not fine:
+            most = max(self.points, key=lambda point: point.accuracy)
             raise StepFailed(
                 "exit thresholds",
-                f"nothing that was tried loses at most {max_drop} points.",
-                "Allow a drop of 0 or more.",
+                f"none lose at most {max_drop} points within {max_ms} ms: the fastest take "
+                f"{self.points[-1].mean_ms:.3g} ms, the most accurate are right for {most.accuracy:.2%} of the "
+                f"samples, the full model for {self.full:.2%}.",
+                "Allow more time or a larger drop, or move the first exit forward.",
             )
+        if max_drop is None:
+            return max(fine, key=lambda point: point.accuracy)
         return min(fine, key=lambda point: point.mean_ms)
 
-    def at_most_ms(self, max_ms: float) -> Point:
-        """The most accurate whose mean latency is at most `max_ms`."""
-        fine = [point for point in self.points if point.mean_ms <= max_ms * (1 + 1e-12)]
-        if not fine:
-            raise StepFailed(
-                "exit thresholds",
-                f"no mean latency of at most {max_ms:g} ms: the fastest thresholds take "
-                f"{self.points[-1].mean_ms:.3g} ms.",
-                "Allow more time, or move the first exit forward.",
-            )
-        return max(fine, key=lambda point: point.accuracy)
 
-
-def find_frontier(answers: Answers, *, loss: str = "error", levels: int = LEVELS, seed: int = 0) -> Frontier:
+def find_frontier(answers: Answers, *, loss: Loss = "error", levels: int = LEVELS, seed: int = 0) -> Frontier:
     """The thresholds between which one can sensibly choose.
 
     loss: "error", wrong answers; or "worse", answers wrong where the full model's are right.
@@ -148,7 +153,7 @@ def threshold_grid(answers: Answers, levels: int) -> list[np.ndarray]:
     return grid
 
 
-def _undominated(points: Iterable[Point], loss: str) -> tuple[Point, ...]:
+def _undominated(points: Iterable[Point], loss: Loss) -> tuple[Point, ...]:
     def lost(point: Point) -> float:
         return point.worse if loss == "worse" else -point.accuracy
 

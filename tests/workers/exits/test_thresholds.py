@@ -1,6 +1,7 @@
 """Every combination of thresholds, tried sample by sample, on random data."""
 
 import itertools
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from workers.errors import StepFailed
 from workers.exits import thresholds
 from workers.exits.scores import Score, agreement
-from workers.exits.thresholds import Answers, find_frontier, threshold_grid
+from workers.exits.thresholds import Answers, Loss, find_frontier, threshold_grid
 
 
 def answers(exits: int, samples: int = 200, seed: int = 0, kind: Score = "probability") -> Answers:
@@ -23,7 +24,7 @@ def answers(exits: int, samples: int = 200, seed: int = 0, kind: Score = "probab
     return Answers(kind, scores.astype(np.float32), correct, np.cumsum(generator.uniform(1, 2, exits + 1)))
 
 
-def tried(data: Answers, levels: int, loss: str) -> list[tuple[float, float]]:
+def tried(data: Answers, levels: int, loss: Loss) -> list[tuple[float, float]]:
     """(mean latency, loss) of every combination, in plain Python."""
     outcomes = []
     for chosen in itertools.product(*threshold_grid(data, levels)):
@@ -44,10 +45,10 @@ def front(outcomes: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept[::-1]
 
 
-@pytest.mark.parametrize("loss", ["error", "worse"])
+@pytest.mark.parametrize("loss", get_args(Loss))
 @pytest.mark.parametrize("kind", ["probability", "patience"])
 @pytest.mark.parametrize(("exits", "levels"), [(1, 32), (2, 8), (3, 4)])
-def test_the_frontier_is_that_of_brute_force(exits: int, levels: int, kind: Score, loss: str) -> None:
+def test_the_frontier_is_that_of_brute_force(exits: int, levels: int, kind: Score, loss: Loss) -> None:
     data = answers(exits, 60, kind=kind)
     found = find_frontier(data, loss=loss, levels=levels)
     got = [(point.mean_ms, point.worse if loss == "worse" else 1 - point.accuracy) for point in found.points]
@@ -92,25 +93,30 @@ def test_four_exits() -> None:
     found = find_frontier(data)
     assert found == find_frontier(data)
     assert len(found.points) > 10
-    assert found.at_most_worse(2).mean_ms < 0.97 * data.path_ms[-1]
+    assert found.solve(max_drop=2).mean_ms < 0.97 * data.path_ms[-1]
 
 
 def test_solved_for_a_drop_and_for_a_time() -> None:
     data = answers(2, 2000)
     found = find_frontier(data)
-    fast = found.at_most_worse(1.5)
+    fast = found.solve(max_drop=1.5)
     assert fast.accuracy >= data.correct[:, -1].mean() - 0.015
     assert all(p.mean_ms >= fast.mean_ms for p in found.points if p.accuracy >= found.full - 0.015)
-    assert found.at_most_worse(100).mean_ms == pytest.approx(data.path_ms[0], rel=0.01)
-    good = found.at_most_ms(fast.mean_ms)
+    assert found.solve(max_drop=100).mean_ms == pytest.approx(data.path_ms[0], rel=0.01)
+    good = found.solve(max_ms=fast.mean_ms)
     assert good == fast
-    assert found.at_most_ms(1e9) == found.points[0]
+    assert found.solve(max_ms=1e9) == found.points[0]
+    assert found.solve(max_drop=1.5, max_ms=fast.mean_ms) == fast
+    with pytest.raises(StepFailed, match=r"none lose at most 1\.5 points within"):
+        found.solve(max_drop=1.5, max_ms=0.99 * fast.mean_ms)
 
 
 def test_a_time_that_cannot_be_had_is_told_with_the_least() -> None:
     found = find_frontier(answers(2))
-    with pytest.raises(StepFailed, match=f"fastest thresholds take {found.points[-1].mean_ms:.3g} ms"):
-        found.at_most_ms(0.1)
+    with pytest.raises(
+        StepFailed, match=f"within 0.1 ms: the fastest take {found.points[-1].mean_ms:.3g} ms"
+    ):
+        found.solve(max_ms=0.1)
 
 
 def test_thresholds_lie_between_scores() -> None:
