@@ -103,8 +103,8 @@ class Frontier:
             raise StepFailed(
                 "exit thresholds",
                 f"none lose at most {max_drop} points within {max_ms} ms: the fastest take "
-                f"{self.points[-1].mean_ms:.3g} ms, the most accurate are right for {most.accuracy:.2%} of the "
-                f"samples, the full model for {self.full:.2%}.",
+                f"{self.points[-1].mean_ms:.3g} ms, the most accurate are right for {most.accuracy:.2%} of "
+                f"the samples, the full model for {self.full:.2%}.",
                 "Allow more time or a larger drop, or move the first exit forward.",
             )
         if max_drop is None:
