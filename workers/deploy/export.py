@@ -26,7 +26,8 @@ MAX_BYTES = 2**31 - 1
 def export_segments(candidate: Candidate, path: Path) -> list[Path]:
     """Write `model.segment1.onnx` … beside `path`: from `input` or `hidden` to `logits` and `handed_on`.
 
-    The last one gives `logits` alone; dynamic N.
+    The last one gives `logits` alone; dynamic N. What is handed on is the next one's `hidden`: one name for
+    both would not be valid in the segments between.
     """
     assert candidate.graph is not None
     shape, files = candidate.spec.preprocessing.shape, []
@@ -36,7 +37,7 @@ def export_segments(candidate: Candidate, path: Path) -> list[Path]:
             segment,
             hidden[number - 1] if number else shape,
             given="hidden" if number else INPUT_NAME,
-            results=(OUTPUT_NAME, "handed_on")[: 2 if number < len(hidden) else 1],
+            results=(OUTPUT_NAME, "handed_on") if number < len(hidden) else (OUTPUT_NAME,),
         )
         _anonymize(given)
         files.append(path.with_name(f"{path.stem}.segment{number + 1}.onnx"))

@@ -48,8 +48,8 @@ class ExitSettings(Frozen):
     )
     head: HeadKind = Field(
         "auto",
-        description="What turns features into answers: one mean per channel and a linear layer, or a "
-        "convolution before it; auto takes the convolution where features have few channels.",
+        description="What turns features into answers: means and a linear layer, or a convolution before "
+        "them; auto takes the convolution where features have fewer than 32 channels.",
     )
     score: Literal["probability", "entropy", "margin", "patience"] = Field(
         "probability",

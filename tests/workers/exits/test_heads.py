@@ -28,17 +28,38 @@ def test_any_features_become_logits(shape: tuple[int, ...], layout: Layout, kind
 
 @pytest.mark.parametrize(
     ("channels", "kind", "convolves"),
-    [(64, "auto", True), (65, "auto", False), (16, "linear", False), (512, "conv", True)],
+    [(31, "auto", True), (32, "auto", False), (16, "linear", False), (512, "conv", True)],
 )
 def test_thin_features_get_a_convolution(channels: int, kind: str, convolves: bool) -> None:
     head = make_head(torch.Size((channels, 8, 8)), "channels_first", 4, kind, SEED)  # type: ignore[arg-type]
     assert any(isinstance(layer, nn.Conv2d) for layer in head) is convolves
 
 
+@pytest.mark.parametrize(("channels", "values"), [(16, 49), (32, 49), (64, 25), (65, 1), (512, 1)])
+def test_thin_features_are_read_on_a_grid(channels: int, values: int) -> None:
+    *_, layer = make_head(torch.Size((channels, 28, 28)), "channels_first", 4, "linear", SEED)
+    assert isinstance(layer, nn.Linear)
+    assert layer.in_features == channels * values
+
+
+@pytest.mark.parametrize("side", [1, 6, 7, 8, 13, 16, 28, 32, 57])
+def test_every_place_of_the_map_is_seen(side: int) -> None:
+    for kind in ("linear", "conv"):
+        head = make_head(torch.Size((8, side, side)), "channels_first", 1, kind, SEED).eval()
+        maps = torch.rand(1, 8, side, side, requires_grad=True)
+        pooled = head[0](maps)
+        pooled.sum().backward()
+        assert maps.grad is not None
+        assert (maps.grad > 0).all()
+        assert max(pooled.shape[2:]) <= 14
+
+
 def test_linear_heads_are_means_and_a_layer() -> None:
-    maps, tokens = torch.randn(2, 6, 4, 5), torch.randn(2, 9, 6)
-    *_, layer = head = make_head(torch.Size((6, 4, 5)), "channels_first", 3, "linear", SEED)
+    maps, tokens, thin = torch.randn(2, 96, 4, 5), torch.randn(2, 9, 6), torch.randn(2, 6, 14, 14)
+    *_, layer = head = make_head(torch.Size((96, 4, 5)), "channels_first", 3, "linear", SEED)
     torch.testing.assert_close(head(maps), layer(maps.mean((2, 3))))
+    *_, layer = head = make_head(torch.Size((6, 14, 14)), "channels_first", 3, "linear", SEED)
+    torch.testing.assert_close(head(thin), layer(thin.reshape(2, 6, 7, 2, 7, 2).mean((3, 5)).flatten(1)))
     *_, layer = head = make_head(torch.Size((9, 6)), "tokens", 3, "linear", SEED)
     normed = (tokens - tokens.mean(2, keepdim=True)) / (
         tokens.var(2, keepdim=True, correction=0) + 1e-5
