@@ -161,6 +161,7 @@ class Stage(Base):
 
     parity: {"samples", "logit_error", "same_answer"}, how the file compared with what it was made from; None
     for an ONNX upload, which there is nothing to compare with, and for stages of before this was kept.
+    answers_sha256: an .npz with the file's answer to every sample of validation and test, and the labels.
     """
 
     __tablename__ = "stage"
@@ -177,6 +178,7 @@ class Stage(Base):
     parity: Mapped[dict[str, Any] | None]
     file_sha256: Mapped[str]
     archive_sha256: Mapped[str | None]
+    answers_sha256: Mapped[str | None]
     variants: Mapped[list["Variant"]] = relationship(cascade="all, delete-orphan")
 
 

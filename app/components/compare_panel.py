@@ -1,12 +1,14 @@
 """Two points side by side: their numbers, the difference, and how each of them came about."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 import app.session
+from app.answers import Answers, answers_of, paired
 from app.components.plain import plain
 from app.components.run_charts import changes
 from app.components.run_details import titles
@@ -49,6 +51,8 @@ def compare_panel(frame: pd.DataFrame, chosen: str, second: str, target: dict[st
         "Milliseconds of two runs come from two sessions; what compares is the latency relative to the "
         "baseline of the same session."
     )
+    named = labels[second] if labels[second] != labels[chosen] else f"{labels[second]} (2)"
+    _answers(known[chosen], known[second], (labels[chosen], named))
     for name in (chosen, second):
         st.markdown(f"**{plain(labels[name])}**, stage by stage")
         _stages(known[name], target)
@@ -74,6 +78,43 @@ def _value(
 ) -> float | None:
     found = (m.value for m in taken if (m.name, m.split) == (name, split) and m.target in (None, target))
     return next(found, None)
+
+
+def _answers(first: Found, second: Found, labels: tuple[str, str]) -> None:
+    """Where both answer differently: per class, and the samples themselves."""
+    st.markdown("**Answers on the validation samples**")
+    before, after = answers_of(first[1]), answers_of(second[1])
+    both = None if before is None or after is None else paired(before, after)
+    if before is None or after is None or both is None:
+        st.caption("Single answers were not kept for both points. Retry their runs to compare them.")
+        return
+    lost, won, p = both
+    st.text(
+        f"{won} samples are right only in {labels[1]}, {lost} only in {labels[0]}: "
+        f"{'more than chance explains' if p < 0.05 else 'chance explains that'} (McNemar p = {p:.2g})."
+    )
+    with app.session.reading() as session:
+        run = runs.whole(session, first[2].id)
+    assert run is not None
+    facts = run.experiment.dataset.facts or {}
+    names = np.array([str(entry["name"]) for entry in facts["classes"]])
+    per_class, flipped = st.tabs(["Accuracy per class (%)", f"Flipped samples ({won + lost})"])
+    with per_class:
+        st.dataframe(
+            class_table(names, dict(zip(labels, (before, after), strict=True))).round(1), hide_index=True
+        )
+    with flipped:
+        rows = np.flatnonzero(before.right != after.right)
+        columns = {"Right": before.labels, labels[0]: before.guesses, labels[1]: after.guesses}
+        told = {title: names[values[rows]] for title, values in columns.items()}
+        st.dataframe(pd.DataFrame({"Sample": rows, **told}), hide_index=True)
+
+
+def class_table(names: np.ndarray, answers: Mapping[str, Answers]) -> pd.DataFrame:
+    """Accuracy per class in % of each of two, and the points between them."""
+    shares = {label: 100 * found.per_class(len(names)) for label, found in answers.items()}
+    first, second = shares.values()
+    return pd.DataFrame({"Class": names, **shares, "Points": second - first})
 
 
 def _stages(found: Found, target: dict[str, Any]) -> None:

@@ -183,8 +183,9 @@ def test_the_order_has_a_place_for_every_family() -> None:
 @pytest.mark.parametrize(
     ("families", "legal"),
     [
-        (("distillation", "pruning", "low_rank", "pruning", "early_exit", "quantization"), True),
-        (("pruning", "fine_tuning", "early_exit", "quantization"), True),
+        (("distillation", "pruning", "low_rank", "pruning", "quantization"), True),
+        (("pruning", "fine_tuning", "early_exit"), True),
+        (("early_exit", "quantization"), False),
         (("early_exit", "fine_tuning"), False),
         (("early_exit", "early_exit"), False),
         (("fine_tuning", "fine_tuning"), True),

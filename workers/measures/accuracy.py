@@ -1,7 +1,9 @@
 """How often the exported file's first guess is right."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 from scipy.stats import binomtest
 
 from workers.base import Artefact, Bench, Measure, Measurement, Progress, Session, Split
@@ -10,10 +12,15 @@ from workers.turns import training_turn
 
 BATCH_SIZE = 64
 SPLITS: tuple[Split, ...] = ("validation", "test")
+#: Beside the artefact: per split `<split>` and `<split>_labels`, (N,) int32, first guesses and what is right.
+ANSWERS = "answers.npz"
 
 
 class Accuracy(Measure):
-    """Top-1 accuracy with a Wilson interval (95 %; E. B. Wilson, 1927)."""
+    """Top-1 accuracy with a Wilson interval (95 %; E. B. Wilson, 1927).
+
+    The single answers are kept in ANSWERS beside the file, to compare two models sample by sample.
+    """
 
     title = "Accuracy"
     unit = "share"
@@ -26,17 +33,13 @@ class Accuracy(Measure):
         session = bench.runtime.open(artefact.file, threads=logical_cores())
         # With early exits a batch leaves together; what counts is where each sample leaves.
         size = BATCH_SIZE if artefact.candidate.exits is None else 1
-        return [self._of_split(session, split, size, bench) for split in SPLITS]
+        answers = {split: _guesses(session, split, size, bench) for split in SPLITS}
+        labels = {split: bench.data.labels(split) for split in SPLITS}
+        _keep(artefact.file.with_name(ANSWERS), answers, labels)
+        return [self._measurement(split, answers[split] == labels[split]) for split in SPLITS]
 
-    def _of_split(self, session: Session, split: Split, size: int, bench: Bench) -> Measurement:
-        correct = samples = 0
-        total = len(bench.data.labels(split))
-        for inputs, labels in bench.data.batches(split, size):
-            with training_turn():  # not timed, but it would disturb another job's timing
-                guesses = session.run(inputs.numpy()).argmax(axis=1)
-            correct += int((guesses == labels.numpy()).sum())
-            samples += len(labels)
-            bench.tell(Progress(f"accuracy on {split}", samples / total))
+    def _measurement(self, split: Split, right: np.ndarray) -> Measurement:
+        correct, samples = int(right.sum()), len(right)
         interval = binomtest(correct, samples).proportion_ci(method="wilson")
         return Measurement(
             name="accuracy",
@@ -48,3 +51,25 @@ class Accuracy(Measure):
             split=split,
             samples=samples,
         )
+
+
+def _guesses(session: Session, split: Split, size: int, bench: Bench) -> np.ndarray:
+    """(N,) the classes with the largest logits, in the order of the split."""
+    found: list[np.ndarray] = []
+    done, total = 0, len(bench.data.labels(split))
+    for inputs, _ in bench.data.batches(split, size):
+        with training_turn():  # not timed, but it would disturb another job's timing
+            found.append(session.run(inputs.numpy()).argmax(axis=1))
+        done += len(inputs)
+        bench.tell(Progress(f"accuracy on {split}", done / total))
+    return np.concatenate(found)
+
+
+def _keep(path: Path, answers: dict[Split, np.ndarray], labels: dict[Split, np.ndarray]) -> None:
+    """Write whole or not at all."""
+    kept = {split: values.astype(np.int32) for split, values in answers.items()}
+    right = {f"{split}_labels": values.astype(np.int32) for split, values in labels.items()}
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **kept, **right)
+    partial.replace(path)

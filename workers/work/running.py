@@ -19,6 +19,7 @@ from workers.catalog import METHODS, RUNTIMES
 from workers.errors import ParedownError
 from workers.graph.importing import open_model
 from workers.host import host_facts
+from workers.measures.accuracy import ANSWERS
 from workers.pipeline import Event, Job, Stage, run
 from workers.recipe import Recipe
 from workers.work.files import open_data, placed
@@ -87,7 +88,7 @@ class _Kept:
             self._keep(event.finished)
 
     def _keep(self, stage: Stage) -> None:
-        archive = stage.file.with_name("model.pt2")
+        archive, answers = stage.file.with_name("model.pt2"), stage.file.with_name(ANSWERS)
         columns = {
             "index": stage.index,
             "method": stage.method,
@@ -99,6 +100,7 @@ class _Kept:
             "parity": None if stage.parity is None else stage.parity.model_dump(mode="json"),
             "file_sha256": self.artifacts.add(stage.file),
             "archive_sha256": self.artifacts.add(archive) if archive.exists() else None,
+            "answers_sha256": self.artifacts.add(answers) if answers.exists() else None,
         }
         numbers = [_columns(m) for m in stage.measurements]
 

@@ -1,11 +1,14 @@
 """Trade-offs: one target at a time, the goal in one sentence, the choice in the URL, test in the detail."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 from streamlit.testing.v1 import AppTest
 
 from app import session
 from db import runs, variants
+from db.models import Experiment, Stage, Variant
 from tests.app.views.conftest import Open
 from tests.support.experiments import LAPTOP
 
@@ -114,6 +117,26 @@ def test_second_point_is_compared(visit: Open, experiment: str) -> None:
     }
     stages = [list(table.value.index) for table in page.table[1:]]
     assert stages == [["Baseline", "Structured pruning", "Fine-tuning"]] * 2
+
+
+def test_answers_are_compared_sample_by_sample(visit: Open, experiment: str, tmp_path: Path) -> None:
+    found = ids(experiment)
+    points = [found["Pruned by 50 %/2"], found["Pruned by 30 %/2"]]
+    guesses = {points[0]: [0, 0, 1, 1], points[1]: [0, 1, 1, 1]}
+    with session.writing() as opened:
+        for variant, answers in guesses.items():
+            np.savez(tmp_path / "answers.npz", validation=answers, validation_labels=[0, 1, 1, 1])
+            stage = opened.get_one(Stage, opened.get_one(Variant, variant).stage_id)
+            stage.answers_sha256 = session.artifacts().add(tmp_path / "answers.npz")
+        dataset = opened.get_one(Experiment, experiment).dataset
+        dataset.facts = {"classes": [{"name": "cat", "count": 1}, {"name": "dog", "count": 3}]}
+    page = visit("tradeoffs", variant=points[0], second=points[1])
+    told = " ".join(element.value for element in page.text)
+    assert "1 samples are right only in Pruned by 30 %, 0 only in Pruned by 50 %" in told
+    assert "chance explains that (McNemar p = 1)" in told
+    per_class, flipped = (frame.value for frame in page.dataframe[:2])
+    assert per_class.to_numpy().tolist() == [["cat", 100.0, 100.0, 0.0], ["dog", 66.7, 100.0, 33.3]]
+    assert flipped.to_numpy().tolist() == [[1, "dog", "cat", "dog"]]
 
 
 def test_a_stage_on_the_way_is_compared_up_to_itself(visit: Open, experiment: str) -> None:

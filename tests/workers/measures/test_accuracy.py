@@ -41,6 +41,15 @@ def test_share_and_interval_of_both_splits(linear: Artefact, bench: Bench, pictu
     }
 
 
+def test_the_single_answers_are_kept_beside_the_file(linear: Artefact, bench: Bench, pictures: Any) -> None:
+    pictures.truth["test"][[3, 7]] = (pictures.truth["test"][[3, 7]] + 1) % 5
+    Accuracy().take([linear], bench)
+    with np.load(linear.file.with_name("answers.npz"), allow_pickle=False) as kept:
+        assert kept["validation"].shape == (70,)
+        assert np.flatnonzero(kept["test"] != kept["test_labels"]).tolist() == [3, 7]
+        np.testing.assert_array_equal(kept["test_labels"], pictures.truth["test"])
+
+
 def test_a_perfect_score_is_not_certain(linear: Artefact, bench: Bench) -> None:
     ((validation, _),) = Accuracy().take([linear], bench)
     assert validation.value == 1
