@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,16 +35,19 @@ class Assignment:
     _told: tuple[int, float, str] | None = None
     _points: list[tuple[int, int, Mapping[str, Any]]] = field(default_factory=list)
     _guard: threading.Lock = field(default_factory=threading.Lock)
+    _news: threading.Event = field(default_factory=threading.Event)
 
     def tell(self, text: str, *, stage: int = 0, share: float = 0.0) -> None:
         """Call it as often as you like: the last one counts, twice a second."""
         with self._guard:
             self._told = (stage, share, text)
+        self._news.set()
 
     def point(self, stage: int, values: Mapping[str, Any]) -> None:
         """A point of the curves; `values` holds its `epoch`."""
         with self._guard:
             self._points.append((stage, int(values["epoch"]), values))
+        self._news.set()
 
     def write(self, change: Callable[[Session], object] = lambda _: None) -> None:
         """Write what was told, and `change`, in one transaction. Raises NoLongerOurs."""
@@ -60,9 +64,9 @@ class Assignment:
         self.job.stage, self.job.share, self.job.text = stage, share, text
 
     def write_regularly(self) -> None:
-        """In a thread of its own: also the last thing told before a long silence is seen."""
-        pause = threading.Event()
-        while not pause.wait(SECONDS_BETWEEN_WRITES):
+        """In a thread of its own: the first thing at once, later ones after a pause, the last one too."""
+        while self._news.wait():
+            self._news.clear()
             if self._told or self._points:
                 try:
                     self.write()
@@ -70,3 +74,4 @@ class Assignment:
                     os._exit(1)  # whatever the job is at: its results could not be kept
                 except Exception:  # a database that is away comes back
                     log.exception("Progress was not written.")
+            time.sleep(SECONDS_BETWEEN_WRITES)
