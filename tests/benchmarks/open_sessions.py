@@ -41,7 +41,7 @@ def main() -> None:
         for page in pages:
             page.set_default_timeout(120_000)
             page.goto(f"http://127.0.0.1:{plant.settings.port}/runs?run={run_id}")
-            page.get_by_text("Epoch").first.wait_for()
+            page.get_by_text("Cancel").first.wait_for()
         time.sleep(10)
         watched = cores(plant, seconds)
     table = (
