@@ -2,7 +2,9 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -48,21 +50,17 @@ def run_recipe(
         progress.say(f"Reading the dataset {dataset_source}")
         dataset = open_dataset(dataset_source, cache=settings.data / "datasets", seed=seed)
         square = dataset.smallest == dataset.largest and dataset.smallest[0] == dataset.smallest[1]
-
-        def imported(file: Path, architecture: str | None) -> Candidate:
-            return import_model(
-                file,
-                Path(tempfile.mkdtemp(dir=folder)),
-                architecture=architecture,
-                size=size,
-                mean=mean,
-                std=std,
-                samples=dataset.specimens(SPECIMENS),
-                data_size=dataset.smallest[0] if square else None,
-                seconds=settings.import_seconds,
-                told=lambda step: progress.say(f"Checking {file.name}: {step}"),
-            )
-
+        imported = partial(
+            _imported,
+            folder=folder,
+            progress=progress,
+            size=size,
+            mean=mean,
+            std=std,
+            samples=dataset.specimens(SPECIMENS),
+            data_size=dataset.smallest[0] if square else None,
+            seconds=settings.import_seconds,
+        )
         candidate = imported(model_file, architecture)
         further = {name: imported(*source) for name, source in others.items()}
         check(candidate, dataset.classes, recipe, further)
@@ -84,6 +82,19 @@ def run_recipe(
         outcome = run(job)
     write_report(job, outcome, dataset, data.problems, out)
     show_outcome(outcome, data.problems, out)
+
+
+def _imported(
+    file: Path, architecture: str | None, *, folder: Path, progress: RunProgress, **how: Any
+) -> Candidate:
+    """In a folder of its own below `folder`. how: as for every model of this run."""
+    return import_model(
+        file,
+        Path(tempfile.mkdtemp(dir=folder)),
+        architecture=architecture,
+        told=lambda step: progress.say(f"Checking {file.name}: {step}"),
+        **how,
+    )
 
 
 def _settings() -> Settings:

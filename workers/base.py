@@ -289,9 +289,9 @@ class Method(Frozen):
         """Name or SHA-256 of another model that the step learns from; None where it needs none."""
         return None
 
+    @abstractmethod
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Return the changed candidate; ``model`` itself stays as it is."""
-        raise NotImplementedError
 
 
 class Session(ABC):

@@ -8,6 +8,6 @@ from workers import measures, methods, runtimes
 from workers.base import Measure, Method, Runtime
 from workers.folders import found_in as found_in
 
-METHODS = found_in(methods, Method)
+METHODS = found_in(methods, Method)  # type: ignore[type-abstract]
 MEASURES = found_in(measures, Measure)  # type: ignore[type-abstract]
 RUNTIMES = found_in(runtimes, Runtime)  # type: ignore[type-abstract]

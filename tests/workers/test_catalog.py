@@ -19,6 +19,8 @@ GOOD = """
 from workers.base import Method
 class {name}(Method):
     title, family, source = "A", "pruning", "none"
+    def apply(self, model, context):
+        return model
 """
 
 
@@ -44,7 +46,7 @@ def test_the_file_name_is_the_id(package: ModuleType) -> None:
         "first.py",
         GOOD.format(name="Other") + "from workers.methods.fine_tuning import FineTuning\n",
     )
-    found = found_in(package, Method)
+    found = found_in(package, Method)  # type: ignore[type-abstract]
     assert list(found) == ["first", "second"]
     assert found["first"].__name__ == "Other"
     with pytest.raises(TypeError):
@@ -55,7 +57,7 @@ def test_a_broken_file_stops_the_start_with_its_own_error(package: ModuleType) -
     write(package, "good.py", GOOD.format(name="Good"))
     write(package, "broken.py", "import json\n\n1 / 0\n")
     with pytest.raises(ZeroDivisionError) as caught:
-        found_in(package, Method)
+        found_in(package, Method)  # type: ignore[type-abstract]
     last = caught.traceback[-1]
     assert (Path(str(last.path)).name, last.lineno + 1) == ("broken.py", 3)
 
@@ -68,7 +70,7 @@ def test_a_file_with_several_or_no_methods_stops_the_start(
 ) -> None:
     write(package, "file.py", text)
     with pytest.raises(TypeError, match=f"made_up.file defines {count} classes of Method"):
-        found_in(package, Method)
+        found_in(package, Method)  # type: ignore[type-abstract]
 
 
 @pytest.mark.parametrize(
@@ -145,9 +147,17 @@ def test_every_method_changes_weights_graph_or_artefact(name: str, tmp_path: Pat
     )
 
 
+def test_a_method_that_does_nothing_is_none(package: ModuleType) -> None:
+    folder = Path(package.__path__[0])
+    (folder / "idle.py").write_text(GOOD.format(name="Idle").partition("    def apply")[0])
+    with pytest.raises(TypeError, match="defines 0 classes"):
+        found_in(package, Method)  # type: ignore[type-abstract]
+
+
 def test_the_methods_own_settings_come_first_and_none_is_lost() -> None:
     assert METHODS["structured_pruning"].settings()[:2] == ("amount", "amount_of")
     assert METHODS["quantization"].settings()[0] == "mode"
+    assert METHODS["early_exit"].settings()[:2] == ("exits", "max_drop")
     assert METHODS["fine_tuning"].settings()[:3] == ("label_smoothing", "epochs", "learning_rate")
     for method in METHODS.values():
         assert sorted(method.settings()) == sorted(method.model_fields)

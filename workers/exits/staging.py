@@ -5,7 +5,6 @@ what they are when the graph is saved and read again. Where a head belongs is re
 """
 
 import copy
-import dataclasses
 from collections.abc import Mapping
 from itertools import count
 from typing import Any, Self
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from workers.base import Candidate
 from workers.errors import StepFailed
 from workers.graph.cutting import input_of, is_size, output_of, part
 from workers.graph.shapes import values
@@ -64,15 +62,6 @@ def heads_of(graph: GraphModule) -> set[Node]:
     *exits, end = _ends(graph)
     body = _ancestors(end, set())
     return {node for logits in exits for node in _ancestors(logits, body)} - body
-
-
-def without_exits(candidate: Candidate) -> Candidate:
-    """The same layers from the input to the end, and no heads: (N, C, H, W) -> (N, classes)."""
-    if candidate.graph is None or candidate.exits is None:
-        return candidate
-    graph, shape = candidate.graph, candidate.spec.preprocessing.shape
-    whole = part(graph, input_of(graph), [_ends(graph)[-1]], shape)
-    return dataclasses.replace(candidate, graph=whole, exits=None)
 
 
 def segments(graph: GraphModule, shape: tuple[int, ...]) -> list[GraphModule]:

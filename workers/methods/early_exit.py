@@ -31,7 +31,7 @@ Cuts = Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(min_le
 
 
 class ExitSettings(Frozen):
-    """Where exits stand and how they learn; these settings stand before those of the training."""
+    """Where exits stand and how they learn."""
 
     exits: Number | Cuts = Field(
         2,
@@ -90,7 +90,7 @@ class ExitSettings(Frozen):
     )
 
 
-class EarlyExit(TrainingSettings, ExitSettings, Method):
+class EarlyExit(ExitSettings, TrainingSettings, Method):
     """Heads at cuts of the graph answer early; where an exit is sure enough, the rest is not computed."""
 
     title: ClassVar[str] = "Early exits"

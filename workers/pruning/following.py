@@ -2,10 +2,7 @@
 
 import copy
 import re
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from workers.errors import StepFailed
+from workers.graph.deadline import deadline
 from workers.graph.layer_roles import LAYERS, inner_layers, output_layers
 from workers.pruning.groups import CannotFollow, Group, cut, find_groups
 
@@ -136,25 +134,3 @@ def _reasons(graph: GraphModule, why: str) -> str:
         found.pop("reshapes", None)
     reasons = [why] * bool(why) + ["it has " + ", ".join(found)] * bool(found)
     return "; ".join(reasons) or "an unknown operation mixes them"
-
-
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after `seconds`.
-
-    Works where signals do: in the main thread, where a job's process does its work.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def late(*_: object) -> None:
-        raise TimeoutError(f"the search for coupled layers took over {seconds:.0f} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    remaining = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *remaining)
-        signal.signal(signal.SIGALRM, before)

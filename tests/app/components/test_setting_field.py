@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from streamlit.testing.v1 import AppTest
 
 from app.components.setting_field import step_of
-from workers.base import Method
+from workers.base import Candidate, Context, Method
 
 
 class Order(Enum):
@@ -38,6 +38,9 @@ class MadeUp(Method):
     maybe_switch: bool | None = Field(None, description="Yes, no or nothing.")
     sizes: tuple[int, int] = Field((3, 3), description="A pair.")
     either: int | Literal["auto"] = Field("auto", description="A number or a word.")
+
+    def apply(self, model: Candidate, context: Context) -> Candidate:  # noqa: ARG002
+        return model
 
 
 DEFAULTS = {**MadeUp().model_dump(mode="json"), "method": "made_up"}

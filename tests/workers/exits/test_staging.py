@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from tests.support.arrays import candidate, small_net
+from tests.support.arrays import small_net
 from tests.workers.graph.networks import Attention, Residual, trained
-from workers.base import Candidate, ExitPlan
 from workers.errors import StepFailed
 from workers.exits.heads import make_head
 from workers.exits.staging import (
@@ -20,7 +19,6 @@ from workers.exits.staging import (
     hidden_shapes,
     segments,
     staged_logits,
-    without_exits,
 )  # fmt: skip
 from workers.graph.archive import read_archive, trace_shape, write_archive
 from workers.graph.cutting import cut_points, output_of
@@ -111,21 +109,6 @@ def test_segments_one_after_the_other_are_the_whole(staged: Staged, tmp_path: Pa
 
 
 @torch.no_grad()
-def test_without_its_exits_it_is_what_it_was(staged: Staged) -> None:
-    graph, with_exits, _, shape = staged
-    model = candidate(with_exits)
-    preprocessing = model.spec.preprocessing.model_copy(
-        update=dict(zip(("channels", "height", "width"), shape, strict=True))
-    )
-    spec = model.spec.model_copy(update={"preprocessing": preprocessing})
-    plain = without_exits(Candidate(spec, with_exits, exits=ExitPlan(cuts=("a", "b"))))
-    inputs = torch.randn(3, *shape)
-    assert plain.graph is not None
-    assert plain.exits is None
-    assert torch.equal(plain.graph(inputs), graph(inputs))
-    assert {*plain.graph.state_dict()} == {*graph.state_dict()}
-
-
 def test_a_graph_without_exits_says_so() -> None:
     with pytest.raises(StepFailed, match="has none"):
         segments(small_net(), (1, 8, 8))
