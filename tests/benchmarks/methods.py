@@ -1,12 +1,13 @@
 """Every method and preset, and the peers' own recipes, on one network: accuracy, latency, size.
 
-    python -m tests.benchmarks.methods FOLDER [--only PART]
+    python -m tests.benchmarks.methods FOLDER [--only PART] [--device cuda]
 
 The network is `tests.benchmarks.fashion`'s. Every trial is listed; of each group the settings are chosen by
 validation accuracy, and only then the test accuracy counts. Latencies of all files come from one session, as
 ratios to float32 in ONNX Runtime, one thread, batch 1. Trials are kept in FOLDER: started again, it goes on.
 Peers train as many epochs, at the same rate, with the same loop, as ours of the same group. Writes
-results/methods.md. PART carries out the trials whose name holds it, and writes no table.
+results/methods.md. PART carries out the trials whose name holds it, and writes no table. Trials
+may be trained on another machine: latencies are taken of the files, where the table is written.
 """
 
 import argparse
@@ -149,7 +150,7 @@ class Bank:
         return values["validation"], values["test"]
 
 
-def ours(task: Fashion, folder: Path, steps: Steps, file: Path, seed: int) -> str:
+def ours(task: Fashion, folder: Path, device: torch.device, steps: Steps, file: Path, seed: int) -> str:
     outcome = run(
         Job(
             model=task.model,
@@ -159,7 +160,7 @@ def ours(task: Fashion, folder: Path, steps: Steps, file: Path, seed: int) -> st
             folder=folder / "stages",
             runtime=RUNTIME,
             target=TARGET,
-            device=torch.device("cpu"),
+            device=device,
             seed=seed,
         )
     )
@@ -167,7 +168,7 @@ def ours(task: Fashion, folder: Path, steps: Steps, file: Path, seed: int) -> st
     return " ".join(note for stage in outcome.stages for note in stage.notes)
 
 
-def trials(task: Fashion, folder: Path, only: str) -> list[Trial]:
+def trials(task: Fashion, folder: Path, only: str, device: torch.device) -> list[Trial]:
     bank = Bank(folder, task)
     found: list[Trial] = []
     baseline = folder / "float32.onnx"
@@ -182,14 +183,14 @@ def trials(task: Fashion, folder: Path, only: str) -> list[Trial]:
     for group, members in OURS.items():
         for name, steps in members.items():
             if "NNCF" not in name or importlib.util.find_spec("nncf"):
-                add(group, name, partial(ours, task, folder, steps))
+                add(group, name, partial(ours, task, folder, device, steps))
     for samples in (100, 300):
         name = f"onnxruntime.quantize_static, {samples} samples"
         add("int8, peers", name, partial(onnxruntime_default, task, baseline, samples))
     if importlib.util.find_spec("nncf"):
         add("int8, peers", "nncf.quantize", partial(nncf_default, task, baseline))
     for rounding in (None, 8):
-        make = partial(torch_pruning_recipe, task, folder, RECOVERY, rounding)
+        make = partial(torch_pruning_recipe, task, folder, device, RECOVERY, rounding)
         add("pruning 50 %, peers", f"torch-pruning, round_to {rounding}", make)
     return found
 
@@ -259,10 +260,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="where it trains")
     options = parser.parse_args()
     torch.set_num_threads(1)
     task = fashion(options.folder)
-    found = trials(task, options.folder, options.only)
+    found = trials(task, options.folder, options.only, options.device)
     if not options.only:
         RESULTS.write_text(report(task, found))
 

@@ -51,7 +51,13 @@ def nncf_default(task: Fashion, float_file: Path, file: Path, _: int) -> str:
 
 
 def torch_pruning_recipe(
-    task: Fashion, folder: Path, settings: TrainingSettings, round_to: int | None, file: Path, seed: int
+    task: Fashion,
+    folder: Path,
+    device: torch.device,
+    settings: TrainingSettings,
+    round_to: int | None,
+    file: Path,
+    seed: int,
 ) -> str:
     """Its README's example: global magnitude pruning, then fine-tuning on the labels."""
     assert task.model.graph is not None
@@ -65,14 +71,14 @@ def torch_pruning_recipe(
         while macs > 0.5 * base:
             pruner.step()
             macs = tp.utils.count_ops_and_params(graph, sample)[0]
-    scratch = folder / "peer"
-    scratch.mkdir(exist_ok=True)
+    scratch = folder / "peer" / file.stem
+    scratch.mkdir(parents=True, exist_ok=True)
     context = Context(
         data=task.data,
         original=task.model,
         runtime=RUNTIMES["onnxruntime"](),
         target=Target(host="here"),
-        device=torch.device("cpu"),
+        device=device,
         seed=seed,
         scratch=scratch,
         tell=lambda _: None,
