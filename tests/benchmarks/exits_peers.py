@@ -1,0 +1,117 @@
+"""The peers of early exits: BranchyNet's recipe, and the package `earlyon` as its documentation uses it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.benchmarks.exits import FIRST, SECOND, Workshop
+from tests.benchmarks.fashion import ARCHITECTURE, PREPROCESSING, Fashion
+from workers.base import Candidate, ExitPlan, Split
+from workers.exits.heads import head_for
+from workers.exits.staging import add_exits
+from workers.graph.resnets import RESNETS
+from workers.graph.shapes import values
+from workers.training.loop import train
+
+#: In front of earlyon's exits, by its own names of the layers.
+LAYERS = {"layer1": FIRST, "layer2": SECOND}
+BATCH = 128
+
+
+def branchynet(
+    cuts: Sequence[str], weights: Sequence[float], heads: Literal["mean", "ours"], shop: Workshop
+) -> Candidate:
+    """Teerapittayanon et al. 2016 (arXiv:1709.01686), section III-B: Σ w_n CE(y, ŷ_n), all together."""
+    graph = shop.task.model.graph
+    assert graph is not None
+    shapes = values(graph, PREPROCESSING.shape)
+    nodes = {node.name: node for node in graph.graph.nodes}
+    torch.manual_seed(shop.seed)
+    staged = add_exits(
+        graph,
+        {
+            name: head_for(graph, nodes[name], shop.task.model.spec, "auto", shop.seed + index)
+            if heads == "ours"
+            else nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shapes[nodes[name]].shape[1], 10)
+            )
+            for index, name in enumerate(cuts)
+        },
+    )
+
+    def loss(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
+        parts = [w * F.cross_entropy(own, labels) for w, own in zip(weights, logits.unbind(1), strict=True)]
+        return torch.stack(parts).sum()
+
+    def mean_accuracy(point: Mapping[str, float]) -> float:
+        return point["accuracy"] + sum(value for name, value in point.items() if name.startswith("exit_"))
+
+    staged.requires_grad_(True)
+    train(staged, shop.context, settings=shop.settings, loss=loss, rank=mean_accuracy)
+    return Candidate(shop.task.model.spec, staged, exits=ExitPlan(cuts=tuple(cuts), score="entropy"))
+
+
+def earlyon_two_stage(shop: Workshop) -> Candidate:
+    """Its default: heads on the frozen network."""
+    from earlyon.training import stage2_train_exits
+
+    wrapper = earlyon_wrapper(shop.task)
+    stage2_train_exits(wrapper, Loader(shop, "train"), epochs=shop.epochs, device=str(shop.device))
+    return _exported(wrapper, shop)
+
+
+def earlyon_joint(shop: Workshop) -> Candidate:
+    from earlyon.training import joint_train_backbone_and_exits
+
+    wrapper = earlyon_wrapper(shop.task)
+    loader = Loader(shop, "train")
+    joint_train_backbone_and_exits(wrapper, loader, epochs=shop.epochs, device=str(shop.device))
+    return _exported(wrapper, shop)
+
+
+def earlyon_wrapper(task: Fashion) -> Any:
+    """The network with its exits after the same stages as ours, before their training."""
+    from earlyon.models import custom_ee
+
+    backbone = RESNETS[ARCHITECTURE](num_classes=10, in_channels=1)
+    assert task.model.graph is not None
+    backbone.load_state_dict(task.model.graph.state_dict())
+    return custom_ee(backbone, list(LAYERS), num_classes=10, input_shape=(1, *PREPROCESSING.shape))
+
+
+class Loader:
+    """Batches as torch's DataLoader gives them; of the training samples, new ones each time."""
+
+    def __init__(self, shop: Workshop, split: Split) -> None:
+        self.shop, self.split, self.epoch = shop, split, 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.split != "train":
+            return self.shop.task.data.batches(self.split, BATCH)
+        self.epoch += 1
+        augment = self.shop.settings.augmentation
+        seed = 1000 * self.shop.seed + self.epoch
+        return self.shop.task.data.batches("train", BATCH, shuffle=seed, augment=augment)
+
+
+def _exported(wrapper: Any, shop: Workshop) -> Candidate:
+    """Its weights, kept for its own executor; and in our graph, for ONNX files that it cannot write."""
+    wrapper = wrapper.cpu().eval()
+    torch.save(wrapper.state_dict(), shop.folder / "wrapper.pt")
+    graph = shop.task.model.graph
+    assert graph is not None
+    state = {**graph.state_dict(), **wrapper.backbone.state_dict()}
+    heads = {
+        cut: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *wrapper.exit_heads[f"e{index}"].classifier)
+        for index, cut in enumerate(LAYERS.values())
+    }
+    staged = add_exits(graph, heads)
+    staged.load_state_dict(state, strict=False)
+    inputs, _ = next(iter(shop.task.data.batches("validation", 8)))
+    with torch.no_grad():
+        theirs = torch.stack(wrapper(inputs, mode="training"), dim=1)
+        torch.testing.assert_close(staged(inputs), theirs, rtol=1e-3, atol=1e-4)
+    return Candidate(shop.task.model.spec, staged, exits=ExitPlan(cuts=tuple(LAYERS.values())))
