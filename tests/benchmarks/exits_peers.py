@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.benchmarks.exits import FIRST, SECOND, Workshop
+from tests.benchmarks.exits import FIRST, SECOND, STEM, Workshop
 from tests.benchmarks.fashion import ARCHITECTURE, PREPROCESSING, Fashion
 from workers.base import Candidate, ExitPlan, Split
 from workers.exits.heads import head_for
@@ -16,8 +16,8 @@ from workers.graph.resnets import RESNETS
 from workers.graph.shapes import values
 from workers.training.loop import train
 
-#: In front of earlyon's exits, by its own names of the layers.
-LAYERS = {"layer1": FIRST, "layer2": SECOND}
+#: The same places by the names of the network's own modules, which earlyon asks for.
+LAYERS = {STEM: "relu", FIRST: "layer1", SECOND: "layer2"}
 BATCH = 128
 
 
@@ -54,32 +54,34 @@ def branchynet(
     return Candidate(shop.task.model.spec, staged, exits=ExitPlan(cuts=tuple(cuts), score="entropy"))
 
 
-def earlyon_two_stage(shop: Workshop) -> Candidate:
+def earlyon_two_stage(cuts: Sequence[str], shop: Workshop) -> Candidate:
     """Its default: heads on the frozen network."""
     from earlyon.training import stage2_train_exits
 
-    wrapper = earlyon_wrapper(shop.task)
+    wrapper = earlyon_wrapper(shop.task, cuts)
     stage2_train_exits(wrapper, Loader(shop, "train"), epochs=shop.epochs, device=str(shop.device))
-    return _exported(wrapper, shop)
+    return _exported(wrapper, cuts, shop)
 
 
-def earlyon_joint(shop: Workshop) -> Candidate:
+def earlyon_joint(cuts: Sequence[str], shop: Workshop) -> Candidate:
     from earlyon.training import joint_train_backbone_and_exits
 
-    wrapper = earlyon_wrapper(shop.task)
+    wrapper = earlyon_wrapper(shop.task, cuts)
     loader = Loader(shop, "train")
     joint_train_backbone_and_exits(wrapper, loader, epochs=shop.epochs, device=str(shop.device))
-    return _exported(wrapper, shop)
+    return _exported(wrapper, cuts, shop)
 
 
-def earlyon_wrapper(task: Fashion) -> Any:
+def earlyon_wrapper(task: Fashion, cuts: Sequence[str]) -> Any:
     """The network with its exits after the same stages as ours, before their training."""
     from earlyon.models import custom_ee
 
     backbone = RESNETS[ARCHITECTURE](num_classes=10, in_channels=1)
     assert task.model.graph is not None
     backbone.load_state_dict(task.model.graph.state_dict())
-    return custom_ee(backbone, list(LAYERS), num_classes=10, input_shape=(1, *PREPROCESSING.shape))
+    return custom_ee(
+        backbone, [LAYERS[cut] for cut in cuts], num_classes=10, input_shape=(1, *PREPROCESSING.shape)
+    )
 
 
 class Loader:
@@ -97,7 +99,7 @@ class Loader:
         return self.shop.task.data.batches("train", BATCH, shuffle=seed, augment=augment)
 
 
-def _exported(wrapper: Any, shop: Workshop) -> Candidate:
+def _exported(wrapper: Any, cuts: Sequence[str], shop: Workshop) -> Candidate:
     """Its weights, kept for its own executor; and in our graph, for ONNX files that it cannot write."""
     wrapper = wrapper.cpu().eval()
     torch.save(wrapper.state_dict(), shop.folder / "wrapper.pt")
@@ -106,7 +108,7 @@ def _exported(wrapper: Any, shop: Workshop) -> Candidate:
     state = {**graph.state_dict(), **wrapper.backbone.state_dict()}
     heads = {
         cut: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *wrapper.exit_heads[f"e{index}"].classifier)
-        for index, cut in enumerate(LAYERS.values())
+        for index, cut in enumerate(cuts)
     }
     staged = add_exits(graph, heads)
     staged.load_state_dict(state, strict=False)
@@ -114,4 +116,4 @@ def _exported(wrapper: Any, shop: Workshop) -> Candidate:
     with torch.no_grad():
         theirs = torch.stack(wrapper(inputs, mode="training"), dim=1)
         torch.testing.assert_close(staged(inputs), theirs, rtol=1e-3, atol=1e-4)
-    return Candidate(shop.task.model.spec, staged, exits=ExitPlan(cuts=tuple(LAYERS.values())))
+    return Candidate(shop.task.model.spec, staged, exits=ExitPlan(cuts=tuple(cuts)))
