@@ -6,8 +6,8 @@
 The network and the data are `tests.benchmarks.fashion`'s, kept in FOLDER. `train` makes every trial, on any
 machine: it looks at no clock, so exits stand where this file says. Several may run at once with the same
 arguments: each takes the next trial that nobody has. Everything trains for EPOCHS passes over the data, at
-the same rate and with the same augmentation, from the same weights; what a peer's own trainer decides is left
-to it. `measure` runs on the target and writes results/exits.md, see `exits_measuring`.
+the same rate, from the same weights; what a peer's own trainer decides is left to it. `measure` runs on the
+target and writes results/exits.md, see `exits_measuring`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from filelock import FileLock, Timeout
@@ -37,6 +38,8 @@ from workers.training.settings import TrainingSettings
 EPOCHS, RATE, SEEDS = 8, 0.02, 3
 #: Of ours, how many of the passes are for the heads alone.
 HEAD_EPOCHS = 3
+#: Trials with this in their name see shifted and mirrored pictures; small heads learn less from them.
+AUGMENTED = "augmented"
 #: After the stem (6 % of the latency in ONNX Runtime on an AVX-512 core), the first (50 %) and the second
 #: stage (75 %): where blocks end.
 STEM, FIRST, SECOND = "relu_1", "relu_3", "relu_5"
@@ -66,11 +69,13 @@ class Workshop:
     device: torch.device
     seed: int
     epochs: int
+    augmented: bool
     folder: Path
 
     @property
     def settings(self) -> TrainingSettings:
-        return TrainingSettings(epochs=self.epochs, learning_rate=RATE, augmentation="crop_flip")
+        augmentation: Literal["none", "crop_flip"] = "crop_flip" if self.augmented else "none"
+        return TrainingSettings(epochs=self.epochs, learning_rate=RATE, augmentation=augmentation)
 
     @property
     def context(self) -> Context:
@@ -88,10 +93,10 @@ class Workshop:
         )
 
 
-def ours(cuts: tuple[str, ...], changed: dict[str, object], shop: Workshop) -> Candidate:
+def ours(cuts: tuple[str, ...], shop: Workshop) -> Candidate:
     heads = max(1, round(shop.epochs * HEAD_EPOCHS / EPOCHS))
     settings = shop.settings.model_dump() | {"epochs": max(1, shop.epochs - heads), "head_epochs": heads}
-    return EarlyExit.model_validate(settings | {"exits": cuts} | changed).apply(shop.task.model, shop.context)
+    return EarlyExit.model_validate(settings | {"exits": cuts}).apply(shop.task.model, shop.context)
 
 
 def pruned(amount: float, shop: Workshop) -> Candidate:
@@ -108,15 +113,16 @@ def trials() -> Iterator[Trial]:
 
     early, late = (STEM, FIRST), (FIRST, SECOND)
     makes: dict[tuple[str, str], Make] = {
-        ("ours", "after the stem"): partial(ours, (STEM,), {}),
-        ("ours", "after stage 1"): partial(ours, (FIRST,), {}),
-        ("ours", "after the stem and stage 1"): partial(ours, early, {}),
-        ("ours", "after stages 1 and 2"): partial(ours, late, {}),
-        ("ours", "after the stem, stages 1 and 2"): partial(ours, (*early, SECOND), {}),
-        ("ours", "after the stem and stage 1, self-distillation"): partial(
-            ours, early, {"self_distillation": 0.5}
-        ),
+        ("ours", "after the stem"): partial(ours, (STEM,)),
+        ("ours", "after stage 1"): partial(ours, (FIRST,)),
+        ("ours", "after the stem and stage 1"): partial(ours, early),
+        ("ours", "after stages 1 and 2"): partial(ours, late),
+        ("ours", "after the stem, stages 1 and 2"): partial(ours, (*early, SECOND)),
+        ("ours", f"after the stem and stage 1, {AUGMENTED}"): partial(ours, early),
         ("BranchyNet", "after the stem and stage 1"): partial(branchynet, early, (1, 1, 1), "mean"),
+        ("BranchyNet", f"after the stem and stage 1, {AUGMENTED}"): partial(
+            branchynet, early, (1, 1, 1), "mean"
+        ),
         ("BranchyNet", "after stages 1 and 2"): partial(branchynet, late, (1, 1, 1), "mean"),
         ("BranchyNet", "after stages 1 and 2, weights 1 0.3 0.3"): partial(
             branchynet, late, (1, 0.3, 0.3), "mean"
@@ -128,10 +134,11 @@ def trials() -> Iterator[Trial]:
         ("earlyon", "after the stem and stage 1, joint"): partial(earlyon_joint, early),
         ("earlyon", "after stages 1 and 2, two stages"): partial(earlyon_two_stage, late),
         ("earlyon", "after stages 1 and 2, joint"): partial(earlyon_joint, late),
-        ("static", "pruned by 50 % of the MACs"): partial(pruned, 0.5),
-        ("static", "pruned by 65 % of the MACs"): partial(pruned, 0.65),
+        ("static", f"pruned by 50 % of the MACs, {AUGMENTED}"): partial(pruned, 0.5),
+        ("static", f"pruned by 65 % of the MACs, {AUGMENTED}"): partial(pruned, 0.65),
+        ("static", f"pruned by 80 % of the MACs, {AUGMENTED}"): partial(pruned, 0.8),
+        ("static", f"pruned by 90 % of the MACs, {AUGMENTED}"): partial(pruned, 0.9),
         ("static", "pruned by 80 % of the MACs"): partial(pruned, 0.8),
-        ("static", "pruned by 90 % of the MACs"): partial(pruned, 0.9),
     }
     for seed in range(SEEDS):
         for (group, name), make in makes.items():
@@ -152,7 +159,8 @@ def train_all(options: argparse.Namespace) -> None:
         try:
             with FileLock(place / "lock", timeout=0):
                 print(trial.title, flush=True)
-                shop = Workshop(task, torch.device(options.device), trial.seed, options.epochs, place)
+                device = torch.device(options.device)
+                shop = Workshop(task, device, trial.seed, options.epochs, AUGMENTED in trial.name, place)
                 _carry_out(trial, shop)
         except Timeout:
             continue
