@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests.benchmarks.exits import FIRST, SECOND, STEM, Workshop
 from tests.benchmarks.fashion import ARCHITECTURE, PREPROCESSING, Fashion
 from workers.base import Candidate, ExitPlan, Split
-from workers.exits.heads import head_for
+from workers.exits.heads import heads_for
 from workers.exits.staging import add_exits
 from workers.graph.resnets import RESNETS
 from workers.graph.shapes import values
@@ -30,17 +30,16 @@ def branchynet(
     shapes = values(graph, PREPROCESSING.shape)
     nodes = {node.name: node for node in graph.graph.nodes}
     torch.manual_seed(shop.seed)
-    staged = add_exits(
-        graph,
-        {
-            name: head_for(graph, nodes[name], shop.task.model.spec, "auto", shop.seed + index)
-            if heads == "ours"
-            else nn.Sequential(
-                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shapes[nodes[name]].shape[1], 10)
+    points = [nodes[name] for name in cuts]
+    made = heads_for(graph, points, shop.task.model.spec, "auto", shop.seed)
+    if heads == "mean":
+        made = {
+            cut.name: nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shapes[cut].shape[1], 10)
             )
-            for index, name in enumerate(cuts)
-        },
-    )
+            for cut in points
+        }
+    staged = add_exits(graph, made)
 
     def loss(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
         parts = [w * F.cross_entropy(own, labels) for w, own in zip(weights, logits.unbind(1), strict=True)]

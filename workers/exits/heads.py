@@ -28,10 +28,17 @@ VERY_THIN, WIDTH = 32, 32
 _LAYOUT_KEPT = ("add", "mul", "pad", "roll", "slice", "clone", "contiguous", "cat")
 
 
-def head_for(graph: GraphModule, cut: Node, spec: ModelSpec, kind: HeadKind, seed: int) -> nn.Sequential:
-    """A head with fresh weights that fits the features at a cut."""
-    features = values(graph, spec.preprocessing.shape)[cut]
-    return make_head(features.shape[1:], layout_of(graph, cut, features.dim()), spec.classes, kind, seed)
+def heads_for(
+    graph: GraphModule, cuts: Sequence[Node], spec: ModelSpec, kind: HeadKind, seed: int
+) -> dict[str, nn.Sequential]:
+    """By the name of each cut a head with fresh weights that fits the features there."""
+    known = values(graph, spec.preprocessing.shape)
+    return {
+        cut.name: make_head(
+            known[cut].shape[1:], layout_of(graph, cut, known[cut].dim()), spec.classes, kind, seed + index
+        )
+        for index, cut in enumerate(cuts)
+    }
 
 
 def layout_of(graph: GraphModule, cut: Node, dimensions: int) -> Layout:

@@ -1,9 +1,9 @@
-"""Where exits stand: at shares of the time that the exported model takes on the target."""
+"""Where exits stand: at shares of the time that the exported model takes on the target, heads included."""
 
+import copy
 import tempfile
 import time
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,14 @@ import numpy as np
 import onnx
 from onnx.utils import Extractor
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from workers.base import INPUT_NAME, OUTPUT_NAME, Context, Progress, Session
 from workers.errors import StepFailed
-from workers.graph.cutting import block_ends, cut_points, input_of, output_of, part
+from workers.exits.heads import HeadKind, heads_for
+from workers.exits.staging import add_exits, ends_of
+from workers.graph.cutting import block_ends, cut_points, input_of, is_size, part
+from workers.graph.shapes import values
 from workers.graph.to_onnx import to_onnx
 from workers.host import pinned
 from workers.turns import measuring_turn
@@ -26,45 +30,51 @@ SHARES: Mapping[int, tuple[float, ...]] = {
     3: (0.3, 0.55, 0.8),
     4: (0.25, 0.45, 0.65, 0.85),
 }
-#: Exits that are nearer to each other, or to an end of the model, cost a head and save nothing.
+#: Exits whose answers come nearer to each other, or to the model's own, save nothing.
 MIN_GAP = 0.1
-SITTINGS, SECONDS, MIN_ROUNDS = 4, 0.3, 5
+SECONDS, MIN_ROUNDS = 1.0, 3
 #: What the machine can do when nobody interrupts (see `workers.measures.latency`).
 QUANTILE = 0.1
 
 
 @dataclass(frozen=True)
 class Place:
-    """A cut, and the share of the model's latency that has passed when it is reached, heads left out."""
+    """A cut. share: of the model's latency that has passed when it is reached, heads left out.
+    head: what its own head takes on top, as a share of the same latency."""
 
     cut: Node
     share: float
+    head: float
+
+    @property
+    def answered(self) -> float:
+        """When this exit has answered, had it been the only one."""
+        return self.share + self.head
 
 
-def place_by_number(graph: GraphModule, number: int, context: Context) -> list[Place]:
-    """Cuts between blocks, nearest to SHARES; fewer than asked where they would stand closer than MIN_GAP.
+def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Context) -> list[Place]:
+    """Cuts between blocks that answer nearest to SHARES; fewer than asked where they would answer closer to
+    each other than MIN_GAP.
 
     Raises StepFailed when there is no place at all.
     """
-    points = block_ends(graph, cut_points(graph, _shape(context)))
-    times = PrefixTimes(graph, points, context)
+    places = timed_places(graph, block_ends(graph, cut_points(graph, _shape(context))), kind, context)
     found: list[Place] = []
     for wanted in SHARES[number]:
-        places = [Place(points[i], times.share(points[i])) for i in _around(points, wanted, times)]
-        free = [p for p in places if _has_room(p, found)]
+        free = [place for place in places if _has_room(place, found)]
         if free:
-            found.append(min(free, key=lambda place: abs(place.share - wanted)))
+            found.append(min(free, key=lambda place: abs(place.answered - wanted)))
     if not found:
         raise StepFailed(
             "early_exit",
-            f"no cut of the model lies between {MIN_GAP:.0%} and {1 - MIN_GAP:.0%} of its latency "
-            f"({len(points)} were looked at).",
+            f"no exit would answer before {1 - MIN_GAP:.0%} of its latency have passed ({len(places)} places "
+            "were looked at).",
             "Name the cuts in `exits`, or leave this step out.",
         )
     return found
 
 
-def place_by_name(graph: GraphModule, names: Sequence[str], context: Context) -> list[Place]:
+def place_by_name(graph: GraphModule, names: Sequence[str], kind: HeadKind, context: Context) -> list[Place]:
     """Any cut points, in the graph's order. Raises StepFailed for a name that is none."""
     points = {node.name: node for node in cut_points(graph, _shape(context))}
     for name in names:
@@ -74,72 +84,146 @@ def place_by_name(graph: GraphModule, names: Sequence[str], context: Context) ->
                 f"{name!r} is no place where this model can be cut.",
                 f"Choose among: {', '.join(points)}.",
             )
-    chosen = [node for name, node in points.items() if name in names]
-    times = PrefixTimes(graph, chosen, context)
-    return [Place(node, times.share(node)) for node in chosen]
+    return timed_places(graph, [node for name, node in points.items() if name in names], kind, context)
 
 
-class PrefixTimes:
-    """How much of the model's latency has passed at each of these cut points; timed when it is asked for.
-
-    The model is exported once; what leads to a cut is taken out of that file and timed in turns with the
-    whole.
+def timed_places(graph: GraphModule, points: Sequence[Node], kind: HeadKind, context: Context) -> list[Place]:
+    """All of these cut points. What lies between two of them is timed once, and so is every head: together
+    that takes as long as the model itself, however many points there are.
     """
+    if not points:
+        return []
+    context.tell(Progress("timing the blocks of the model", 0.0))
+    seconds = _Rounds(_with_heads(graph, points, kind, context), len(points), context).seconds()
+    blocks, heads = seconds[: len(points) + 1], seconds[len(points) + 1 :]
+    shares = np.cumsum(blocks) / sum(blocks)
+    return [
+        Place(point, float(share), head / sum(blocks))
+        for point, share, head in zip(points, shares, heads, strict=False)
+    ]
 
-    def __init__(self, graph: GraphModule, points: Sequence[Node], context: Context) -> None:
-        self.context = context
-        self.names = {node: f"cut_{index}" for index, node in enumerate(points)}
-        whole = part(graph, input_of(graph), [*points, output_of(graph)], _shape(context))
-        model = to_onnx(whole, _shape(context), results=[*self.names.values(), OUTPUT_NAME])
-        self.extractor = Extractor(model)
-        self.known: dict[Node, float] = {}
-        inputs, _ = next(iter(context.data.batches("validation", context.target.batch)))
-        self.inputs: np.ndarray = inputs.numpy()
 
-    def share(self, point: Node) -> float:
-        """0-1, from the 10th percentiles."""
-        if point not in self.known:
-            self.context.tell(Progress(f"timing the model up to {point.name}", 0.0))
-            self.known[point] = self._timed(self.names[point])
-        return self.known[point]
+def _with_heads(
+    graph: GraphModule, points: Sequence[Node], kind: HeadKind, context: Context
+) -> onnx.ModelProto:
+    """One ONNX model that gives every cut, every head's logits and the end, for the target's batch size."""
+    shape, spec = _shape(context), context.original.spec
+    staged = add_exits(graph, heads_for(graph, points, spec, kind, context.seed))
+    nodes = {node.name: node for node in staged.graph.nodes}
+    *logits, end = ends_of(staged)
+    cuts = [nodes[point.name] for point in points]
+    whole = part(staged, input_of(staged), [*cuts, *logits, end], shape)
+    names = [*_numbered("cut", points), *_numbered("head", points), OUTPUT_NAME]
+    # With a known batch no part asks for the size of the input, so each of them stands for itself.
+    return to_onnx(
+        _without_sizes(whole, shape, context.target.batch), shape, results=names, batch=context.target.batch
+    )
 
-    def _timed(self, name: str) -> float:
+
+def _without_sizes(graph: GraphModule, shape: tuple[int, ...], batch: int) -> GraphModule:
+    """The same for one batch size, with numbers instead of the sizes that are read off the input."""
+    known = values(graph, shape, batch)
+    made = copy.deepcopy(graph.graph)
+    numbers = {
+        new: int(known[old]) for old, new in zip(graph.graph.nodes, made.nodes, strict=True) if is_size(old)
+    }
+    for size in numbers:
+        for user in list(size.users):
+            user.args = map_arg(user.args, lambda node: numbers.get(node, node))
+        made.erase_node(size)
+    return GraphModule(graph, made).eval()
+
+
+class _Rounds:
+    """Times the parts of a model one after another, each on what the one before it gave."""
+
+    def __init__(self, model: onnx.ModelProto, points: int, context: Context) -> None:
+        ends = _numbered("cut", range(points))
+        _name_once(model, ends)
+        self.extractor, self.context = Extractor(model), context
+        #: What each part reads and gives; last the heads.
+        self.parts = [
+            (self._read_for(gives, {INPUT_NAME, *ends}), gives)
+            for gives in [*ends, OUTPUT_NAME, *_numbered("head", range(points))]
+        ]
+
+    def _read_for(self, gives: str, known: set[str]) -> str:
+        """The one known value that it is computed from."""
+        nodes, found, waiting = self.extractor.graph.node, set[str](), [gives]
+        while waiting:
+            name = waiting.pop()
+            if name in known and name != gives:
+                found.add(name)
+            elif name in self.extractor.outmap:
+                waiting += nodes[self.extractor.outmap[name]].input
+        (source,) = found
+        return source
+
+    def seconds(self) -> list[float]:
+        """Of each part; the 10th percentile, without what an empty call takes, but never nothing."""
+        inputs, _ = next(iter(self.context.data.batches("validation", self.context.target.batch)))
         with tempfile.TemporaryDirectory(dir=self.context.scratch) as folder:
-            files = [Path(folder) / f"{output}.onnx" for output in (name, OUTPUT_NAME)]
-            for file in files:
-                onnx.save(self.extractor.extract_model([INPUT_NAME], [file.stem]), str(file))
+            sessions = [self._open(Path(folder), number) for number in range(len(self.parts))]
+            empty = self._empty(Path(folder))
             with measuring_turn(), pinned(self.context.target.threads):
-                calls = np.concatenate([self._sit(files) for _ in range(SITTINGS)])
-        prefix, whole = np.quantile(calls, QUANTILE, axis=0)
-        return float(prefix / whole)
+                self._round(sessions, empty, inputs.numpy())  # brings everything into memory
+                rounds, end = list[list[float]](), time.perf_counter() + SECONDS
+                while len(rounds) < MIN_ROUNDS or time.perf_counter() < end:
+                    rounds.append(self._round(sessions, empty, inputs.numpy()))
+        *parts, call = np.quantile(rounds, QUANTILE, axis=0)
+        return [max(float(part - call), float(part) / 10) for part in parts]
 
-    def _sit(self, files: Sequence[Path]) -> np.ndarray:
-        """(rounds, files) seconds; where weights lie in memory differs from sitting to sitting."""
-        threads = self.context.target.threads
-        sessions = [self.context.runtime.open(file, threads=threads) for file in files]
-        calls: list[list[float]] = []
-        end = time.perf_counter() + SECONDS / SITTINGS
-        while len(calls) < MIN_ROUNDS or time.perf_counter() < end:
-            calls.append([self._call(session) for session in sessions])
-        return np.array(calls)
+    def _open(self, folder: Path, number: int) -> Session:
+        reads, gives = self.parts[number]
+        file = folder / f"{number}.onnx"
+        onnx.save(self.extractor.extract_model([reads], [gives]), str(file))
+        return self._session(file)
 
-    def _call(self, session: Session) -> float:
-        """The first call brings the weights into the cache."""
-        session.run(self.inputs)
+    def _empty(self, folder: Path) -> Session:
+        given, taken = (
+            onnx.helper.make_tensor_value_info(name, 1, [1]) for name in (INPUT_NAME, OUTPUT_NAME)
+        )
+        node = onnx.helper.make_node("Identity", [INPUT_NAME], [OUTPUT_NAME])
+        graph = onnx.helper.make_graph([node], "empty", [given], [taken])
+        model = self.extractor.model
+        file = folder / "empty.onnx"
+        onnx.save(
+            onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version),
+            str(file),
+        )
+        return self._session(file)
+
+    def _session(self, file: Path) -> Session:
+        return self.context.runtime.open(file, threads=self.context.target.threads)
+
+    def _round(self, sessions: Sequence[Session], empty: Session, inputs: np.ndarray) -> list[float]:
+        given, seconds = {INPUT_NAME: inputs}, list[float]()
+        for session, (reads, gives) in zip(sessions, self.parts, strict=True):
+            start = time.perf_counter()
+            given[gives] = session.run(given[reads])
+            seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
-        session.run(self.inputs)
-        return time.perf_counter() - start
+        empty.run(np.zeros(1, np.float32))
+        return [*seconds, time.perf_counter() - start]
 
 
-def _around(points: Sequence[Node], wanted: float, times: PrefixTimes) -> range:
-    """The points before and after the wanted share; latency grows from point to point."""
-    index = bisect_left(points, wanted, key=times.share)
-    return range(max(0, index - 1), min(len(points), index + 1))
+def _name_once(model: onnx.ModelProto, ends: Sequence[str]) -> None:
+    """Where two cuts are one tensor to the exporter, all that follows reads the later one."""
+    nodes = list(model.graph.node)
+    for index, node in enumerate(nodes):
+        if node.op_type == "Identity" and node.output[0] in ends:
+            for later in nodes[index + 1 :]:
+                renamed = [node.output[0] if name == node.input[0] else name for name in later.input]
+                later.input[:] = renamed
+
+
+def _numbered(name: str, points: Iterable[object]) -> list[str]:
+    return [f"{name}_{index}" for index, _ in enumerate(points)]
 
 
 def _has_room(place: Place, found: Sequence[Place]) -> bool:
-    before = found[-1].share if found else 0.0
-    return before + MIN_GAP <= place.share <= 1 - MIN_GAP
+    after_the_last = not found or place.answered >= found[-1].answered + MIN_GAP
+    return after_the_last and place.answered <= 1 - MIN_GAP
 
 
 def _shape(context: Context) -> tuple[int, ...]:

@@ -52,14 +52,14 @@ def staged_logits(graph: GraphModule, inputs: Tensor) -> Tensor:
 
 def cuts_of(graph: GraphModule) -> tuple[Node, ...]:
     """The node that each head reads, first to last."""
-    *exits, end = _ends(graph)
+    *exits, end = ends_of(graph)
     body = _ancestors(end, set())
     return tuple(_entrance(logits, body) for logits in exits)
 
 
 def heads_of(graph: GraphModule) -> set[Node]:
     """All nodes of the heads."""
-    *exits, end = _ends(graph)
+    *exits, end = ends_of(graph)
     body = _ancestors(end, set())
     return {node for logits in exits for node in _ancestors(logits, body)} - body
 
@@ -69,7 +69,7 @@ def segments(graph: GraphModule, shape: tuple[int, ...]) -> list[GraphModule]:
 
     They share the weights of `graph`. shape: of one input, (C, H, W).
     """
-    cuts, ends = cuts_of(graph), _ends(graph)
+    cuts, ends = cuts_of(graph), ends_of(graph)
     starts = (input_of(graph), *cuts)
     results = [*zip(ends, cuts, strict=False), (ends[-1],)]
     return [part(graph, start, result, shape) for start, result in zip(starts, results, strict=True)]
@@ -144,7 +144,7 @@ class _ScaleGradient(torch.autograd.Function):
         return gradient * context.factor, None
 
 
-def _ends(graph: GraphModule) -> list[Node]:
+def ends_of(graph: GraphModule) -> list[Node]:
     """The nodes that give the logits of every exit and of the end. Raises StepFailed for a graph without."""
     stacked = output_of(graph)
     if stacked.target is not torch.ops.aten.stack.default:

@@ -86,15 +86,17 @@ def trace(graph: torch.nn.Module, preprocessing: Preprocessing) -> ExportedProgr
     return trace_shape(graph, preprocessing.shape)
 
 
-def trace_shape(module: torch.nn.Module, shape: Sequence[int]) -> ExportedProgram:
-    """As `trace`, for any module with one input; shape: of that input, without the batch."""
-    sample = torch.zeros(2, *shape)
+def trace_shape(module: torch.nn.Module, shape: Sequence[int], batch: int | None = None) -> ExportedProgram:
+    """As `trace`, for any module with one input; shape: of that input, without the batch.
+
+    batch: None takes any.
+    """
+    sample = torch.zeros(batch or 2, *shape)
+    dynamic = ({0: torch.export.Dim("N", min=1)},) if batch is None else None
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        program = torch.export.export(
-            module.eval(), (sample,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},)
-        )
+        program = torch.export.export(module.eval(), (sample,), dynamic_shapes=dynamic)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     _forget_origin(program)

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from workers.base import Candidate, Context, ExitPlan, Family, Frozen, Method, Progress
 from workers.errors import StepFailed
-from workers.exits.heads import HeadKind, head_for
+from workers.exits.heads import HeadKind, heads_for
 from workers.exits.losses import LabelLossName, exit_loss
 from workers.exits.placing import Place, place_by_name, place_by_number
 from workers.exits.staging import HeadsOnly, add_exits, balanced
@@ -114,10 +114,8 @@ class EarlyExit(ExitSettings, TrainingSettings, Method):
                 "Upload the model as a .pt2." if model.graph is None else "Leave one of the two steps out.",
             )
         places = self._places(model.graph, context)
-        heads = {
-            place.cut.name: head_for(model.graph, place.cut, model.spec, self.head, context.seed + index)
-            for index, place in enumerate(places)
-        }
+        cuts = [place.cut for place in places]
+        heads = heads_for(model.graph, cuts, model.spec, self.head, context.seed)
         staged = add_exits(model.graph, heads)
         staged, told = _Training(self, model, context).run(staged)
         plan = ExitPlan(
@@ -128,11 +126,14 @@ class EarlyExit(ExitSettings, TrainingSettings, Method):
 
     def _places(self, graph: GraphModule, context: Context) -> list[Place]:
         if isinstance(self.exits, int):
-            return place_by_number(graph, self.exits, context)
-        return place_by_name(graph, self.exits, context)
+            return place_by_number(graph, self.exits, self.head, context)
+        return place_by_name(graph, self.exits, self.head, context)
 
     def _placed(self, places: Sequence[Place]) -> list[str]:
-        where = (f"{place.cut.name} ({place.share:.0%} of the latency)" for place in places)
+        where = (
+            f"{place.cut.name} ({place.share:.0%} of the latency, its head {place.head:.0%})"
+            for place in places
+        )
         notes = [f"Exits after {', '.join(where)}."]
         if isinstance(self.exits, int) and len(places) < self.exits:
             notes.append(f"{len(places)} instead of {self.exits} exits: no other cuts are far enough apart.")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tests.support.arrays import candidate, small_net
-from workers.exits.heads import Layout, head_for, layout_of, make_head
+from workers.exits.heads import Layout, heads_for, layout_of, make_head
 
 SEED = 3
 
@@ -106,4 +106,5 @@ def test_a_head_fits_the_features_at_its_cut() -> None:
     assert model.graph is not None
     for cut, inputs in (("_2", (8, 8, 8)), ("_5", (128,))):
         node = next(node for node in model.graph.graph.nodes if node.name == cut)
-        assert head_for(model.graph, node, model.spec, "auto", SEED)(torch.randn(2, *inputs)).shape == (2, 3)
+        head = heads_for(model.graph, [node], model.spec, "auto", SEED)[node.name]
+        assert head(torch.randn(2, *inputs)).shape == (2, 3)

@@ -15,6 +15,7 @@ from tests.support.arrays import candidate, context, easy_data, small_net
 from workers.base import Candidate, ExitPlan, Progress
 from workers.errors import StepFailed
 from workers.exits import placing
+from workers.exits.placing import Place
 from workers.exits.staging import staged_logits
 from workers.methods.early_exit import MAX_LOSS_OF_THE_END, EarlyExit
 from workers.training import loop
@@ -37,8 +38,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporting the model to time it takes longer than training it; `exits/test_placing.py` looks at that."""
-    monkeypatch.setattr(placing.PrefixTimes, "__init__", lambda *_: None)
-    monkeypatch.setattr(placing.PrefixTimes, "share", lambda *_: 0.5)
+    monkeypatch.setattr(
+        placing, "timed_places", lambda _, points, *__: [Place(point, 0.5, 0.01) for point in points]
+    )
 
 
 def accuracies(graph: GraphModule | None) -> list[float]:
