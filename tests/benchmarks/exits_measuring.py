@@ -17,6 +17,7 @@ from typing import get_args
 import numpy as np
 
 from tests.benchmarks.exits import Trial, load, place_of
+from tests.benchmarks.exits_peers import EarlyonSession, earlyon_calibrated, earlyon_policy
 from tests.benchmarks.fashion import Fashion
 from workers.base import Bench, ExitPlan, Session, Split, Target
 from workers.catalog import RUNTIMES
@@ -37,6 +38,7 @@ MAX_DROP = 0.5
 #: In each sitting.
 ROUNDS = 250
 BATCHES = (8, 32)
+_SPLITS: tuple[Split, Split] = ("validation", "test")
 Opener = Callable[[], Session]
 
 
@@ -105,16 +107,22 @@ class Contender:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A contender with its thresholds. point: on validation; None where nothing loses so little."""
+    """A contender with its thresholds. point: on validation; None where nothing loses so little.
+
+    own: the executor that a peer brings along, instead of ours.
+    """
 
     contender: Contender
     path_ms: np.ndarray
     plan: ExitPlan | None
     point: Point | None
     test: Point | None
+    own: Opener | None = None
 
     def openers(self) -> dict[str, Opener]:
         """How it is executed, by name."""
+        if self.own is not None:
+            return {"its own executor": self.own}
         if self.point is None:
             return {}
         opened = {"file": partial(RUNTIMES["onnxruntime"]().open, self.contender.file, threads=1)}
@@ -140,14 +148,24 @@ def choose(contender: Contender, path_ms: np.ndarray, full: float) -> Chosen:
             test = contender.answers("test", plan, path_ms).of(point.thresholds)
             best = Chosen(contender, path_ms, plan, point, test)
     if not contender.cuts:
-        points = [_static(contender, split, path_ms) for split in ("validation", "test")]
+        points = [_static(contender, split, path_ms) for split in _SPLITS]
         if points[0].accuracy >= full - MAX_DROP / 100:
-            best = Chosen(contender, path_ms, None, *points)
+            best = Chosen(contender, path_ms, None, points[0], points[1])
     if best.plan is not None:
         contender.compose(best.plan, contender.file)
         inputs = next(iter(contender.task.data.batches("validation", 512)))[0].numpy()
         check_exits(contender.file, inputs, contender.logits["validation"][: len(inputs)], best.plan)
     return best
+
+
+def in_its_own_way(contender: Contender) -> Chosen:
+    """earlyon as it is used: its search for temperatures and thresholds, its executor."""
+    wrapper = earlyon_calibrated(contender.folder, contender.task, contender.cuts, MAX_DROP)
+    points = []
+    for split in _SPLITS:
+        accuracy, share = earlyon_policy(wrapper, contender.task, split)
+        points.append(Point((), accuracy, 0.0, np.inf, share))
+    return Chosen(contender, np.array([np.nan]), None, points[0], points[1], lambda: EarlyonSession(wrapper))
 
 
 def _static(contender: Contender, split: Split, path_ms: np.ndarray) -> Point:
@@ -184,6 +202,7 @@ def measure_all(folder: Path, trials: Sequence[Trial], limit: int) -> None:
     path_ms = [np.array([next(times) for _ in files]) for files in paths]
     full = _static(found[0], "validation", path_ms[0]).accuracy
     chosen = [choose(contender, ms, full) for contender, ms in zip(found, path_ms, strict=True)]
+    chosen += [in_its_own_way(one) for one in found if (one.folder / "wrapper.pt").exists()]
     RESULTS.write_text(Report(task, chosen).text())
 
 
@@ -226,8 +245,7 @@ class Report:
         for group, name in trials:
             these = [i for i, one in enumerate(self.chosen) if self._is(one, group, name)]
             if any(self.chosen[index].point is None for index in these):
-                rows.append(f"| {group} | {name} | | loses more than {MAX_DROP} points | | | | | | |")
-                continue
+                rows.append(f"| {group} | {name} | ONNX | loses more than {MAX_DROP} points | | | | | | |")
             mark = "**" if name == self._best(group) else ""
             for way in dict.fromkeys(way for index, way, _ in self.ways if index in these):
                 rows.append(f"| {group} | {mark}{name}{mark} | {way} | {self._figures(these, way)} |")
@@ -238,7 +256,7 @@ class Report:
 
     def _best(self, group: str) -> str | None:
         """The name whose seeds all keep the accuracy, and are fastest on validation."""
-        of_group = [one for one in self.chosen if one.contender.trial.group == group]
+        of_group = [o for o in self.chosen if o.contender.trial.group == group and o.own is None]
         means = {
             name: np.mean(
                 [one.point.mean_ms if one.point else np.inf for one in of_group if self._is(one, group, name)]

@@ -1,15 +1,18 @@
 """The peers of early exits: BranchyNet's recipe, and the package `earlyon` as its documentation uses it."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.benchmarks.exits import FIRST, SECOND, STEM, Workshop
 from tests.benchmarks.fashion import ARCHITECTURE, PREPROCESSING, Fashion
-from workers.base import Candidate, ExitPlan, Split
+from workers.base import Candidate, ExitPlan, LabelledData, Session, Split
 from workers.exits.heads import heads_for
 from workers.exits.staging import add_exits
 from workers.graph.resnets import RESNETS
@@ -58,7 +61,12 @@ def earlyon_two_stage(cuts: Sequence[str], shop: Workshop) -> Candidate:
     from earlyon.training import stage2_train_exits
 
     wrapper = earlyon_wrapper(shop.task, cuts)
-    stage2_train_exits(wrapper, Loader(shop, "train"), epochs=shop.epochs, device=str(shop.device))
+    stage2_train_exits(
+        wrapper,
+        Loader(shop.task.data, "train", shop.settings.augmentation, shop.seed),
+        epochs=shop.epochs,
+        device=str(shop.device),
+    )
     return _exported(wrapper, cuts, shop)
 
 
@@ -66,7 +74,7 @@ def earlyon_joint(cuts: Sequence[str], shop: Workshop) -> Candidate:
     from earlyon.training import joint_train_backbone_and_exits
 
     wrapper = earlyon_wrapper(shop.task, cuts)
-    loader = Loader(shop, "train")
+    loader = Loader(shop.task.data, "train", shop.settings.augmentation, shop.seed)
     joint_train_backbone_and_exits(wrapper, loader, epochs=shop.epochs, device=str(shop.device))
     return _exported(wrapper, cuts, shop)
 
@@ -84,18 +92,53 @@ def earlyon_wrapper(task: Fashion, cuts: Sequence[str]) -> Any:
 
 
 class Loader:
-    """Batches as torch's DataLoader gives them; of the training samples, new ones each time."""
+    """Batches as torch's DataLoader gives them; where there is a seed, shuffled anew each time."""
 
-    def __init__(self, shop: Workshop, split: Split) -> None:
-        self.shop, self.split, self.epoch = shop, split, 0
+    def __init__(
+        self, data: LabelledData, split: Split, augment: str = "none", seed: int | None = None
+    ) -> None:
+        self.data, self.split, self.augment = data, split, augment
+        self.shuffles = itertools.repeat(None) if seed is None else itertools.count(1000 * seed)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.split != "train":
-            return self.shop.task.data.batches(self.split, BATCH)
-        self.epoch += 1
-        augment = self.shop.settings.augmentation
-        seed = 1000 * self.shop.seed + self.epoch
-        return self.shop.task.data.batches("train", BATCH, shuffle=seed, augment=augment)
+        shuffle, augment = next(self.shuffles), self.augment
+        return self.data.batches(self.split, BATCH, shuffle=shuffle, augment=augment)
+
+
+class EarlyonSession(Session):
+    """Its own executor, one sample at a time, in eager torch."""
+
+    def __init__(self, wrapper: Any) -> None:
+        self.wrapper = wrapper
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        result = self.wrapper(torch.from_numpy(inputs), mode="inference")
+        return np.asarray(result.prediction)
+
+
+def earlyon_calibrated(folder: Path, task: Fashion, cuts: Sequence[str], max_drop: float) -> Any:
+    """A trained wrapper with temperatures and thresholds by its own search. max_drop: points lost."""
+    from earlyon.core.thresholds import calibrate_thresholds
+
+    wrapper = earlyon_wrapper(task, cuts)
+    wrapper.load_state_dict(torch.load(folder / "wrapper.pt", weights_only=True))
+    calibrate_thresholds(
+        wrapper.eval(),
+        Loader(task.data, "validation"),
+        target_accuracy_drop=max_drop / 100,
+        fit_temperature=True,
+        temperature_loader=Loader(task.data, "calibration"),
+    )
+    return wrapper.eval()
+
+
+def earlyon_policy(wrapper: Any, task: Fashion, split: Split) -> tuple[float, tuple[float, ...]]:
+    """Accuracy, and the share of the samples that leaves at each exit and at the end."""
+    from earlyon.core.thresholds import collect_head_logits, simulate_policy
+
+    found = simulate_policy(collect_head_logits(wrapper, Loader(task.data, split), "cpu"), wrapper)
+    names = [*(f"exit_{index}" for index in range(len(wrapper.config.exit_points))), "final"]
+    return found.accuracy, tuple(found.exit_distribution.get(name, 0.0) for name in names)
 
 
 def _exported(wrapper: Any, cuts: Sequence[str], shop: Workshop) -> Candidate:
