@@ -23,10 +23,11 @@ from workers.graph.to_onnx import to_onnx
 from workers.host import pinned
 from workers.turns import measuring_turn
 
-#: Shares of the model's latency by the number of exits, as in METHODS: 30/55/80 %.
+#: Shares of the model's latency by the number of exits, three as in METHODS. Two stand rather early: on
+#: Fashion-MNIST, exits that answer at 8 and 54 % halved the mean latency, at 54 and 77 % they saved a third.
 SHARES: Mapping[int, tuple[float, ...]] = {
     1: (0.5,),
-    2: (0.35, 0.65),
+    2: (0.25, 0.55),
     3: (0.3, 0.55, 0.8),
     4: (0.25, 0.45, 0.65, 0.85),
 }
@@ -149,14 +150,15 @@ class _Rounds:
 
     def _read_for(self, gives: str, known: set[str]) -> str:
         """The one known value that it is computed from."""
-        nodes, found, waiting = self.extractor.graph.node, set[str](), [gives]
+        nodes, seen, waiting = self.extractor.graph.node, set[str](), [gives]
         while waiting:
             name = waiting.pop()
-            if name in known and name != gives:
-                found.add(name)
-            elif name in self.extractor.outmap:
+            if name in seen:
+                continue
+            seen.add(name)
+            if name in self.extractor.outmap and (name not in known or name == gives):
                 waiting += nodes[self.extractor.outmap[name]].input
-        (source,) = found
+        (source,) = (seen & known) - {gives}
         return source
 
     def seconds(self) -> list[float]:

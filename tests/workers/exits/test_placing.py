@@ -141,3 +141,26 @@ def test_parts_of_a_transformer_do_without_the_input(tmp_path: Path) -> None:
     assert [place.cut for place in places] == points
     shares = [place.share for place in places]
     assert shares == sorted(shares)
+
+
+@pytest.mark.timeout(60)
+def test_blocks_of_many_paths(tmp_path: Path) -> None:
+    """2^25 paths lead through the block, as in a dense net; each of its tensors is looked at once."""
+
+    class Braid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(256, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            y = x.sigmoid()
+            for _ in range(25):
+                x, y = torch.maximum(x, y), torch.minimum(x, y)
+            logits: torch.Tensor = self.last((x - y).flatten(1))
+            return logits
+
+    graph = fx.symbolic_trace(Braid()).eval()
+    points = cut_points(graph, (1, 8, 8))
+    places = timed_places(graph, points, "linear", context(tmp_path))
+    assert [place.cut for place in places] == points
