@@ -1,6 +1,5 @@
 """Where exits stand: at shares of the time that the exported model takes on the target, heads included."""
 
-import copy
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +10,12 @@ import numpy as np
 import onnx
 from onnx.utils import Extractor
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 
 from workers.base import INPUT_NAME, OUTPUT_NAME, Context, Progress, Session
 from workers.errors import StepFailed
 from workers.exits.heads import HeadKind, heads_for
 from workers.exits.staging import add_exits, ends_of
-from workers.graph.cutting import block_ends, cut_points, input_of, is_size, part
-from workers.graph.shapes import values
+from workers.graph.cutting import block_ends, cut_points, input_of, part
 from workers.graph.to_onnx import to_onnx
 from workers.host import pinned
 from workers.turns import measuring_turn
@@ -116,23 +113,7 @@ def _with_heads(
     whole = part(staged, input_of(staged), [*cuts, *logits, end], shape)
     names = [*_numbered("cut", points), *_numbered("head", points), OUTPUT_NAME]
     # With a known batch no part asks for the size of the input, so each of them stands for itself.
-    return to_onnx(
-        _without_sizes(whole, shape, context.target.batch), shape, results=names, batch=context.target.batch
-    )
-
-
-def _without_sizes(graph: GraphModule, shape: tuple[int, ...], batch: int) -> GraphModule:
-    """The same for one batch size, with numbers instead of the sizes that are read off the input."""
-    known = values(graph, shape, batch)
-    made = copy.deepcopy(graph.graph)
-    numbers = {
-        new: int(known[old]) for old, new in zip(graph.graph.nodes, made.nodes, strict=True) if is_size(old)
-    }
-    for size in numbers:
-        for user in list(size.users):
-            user.args = map_arg(user.args, lambda node: numbers.get(node, node))
-        made.erase_node(size)
-    return GraphModule(graph, made).eval()
+    return to_onnx(whole, shape, results=names, batch=context.target.batch)
 
 
 class _Rounds:
@@ -140,7 +121,6 @@ class _Rounds:
 
     def __init__(self, model: onnx.ModelProto, points: int, context: Context) -> None:
         ends = _numbered("cut", range(points))
-        _name_once(model, ends)
         self.extractor, self.context = Extractor(model), context
         #: What each part reads and gives; last the heads.
         self.parts = [
@@ -165,9 +145,10 @@ class _Rounds:
         """Of each part; the 10th percentile, without what an empty call takes, but never nothing."""
         inputs, _ = next(iter(self.context.data.batches("validation", self.context.target.batch)))
         with tempfile.TemporaryDirectory(dir=self.context.scratch) as folder:
-            sessions = [self._open(Path(folder), number) for number in range(len(self.parts))]
-            empty = self._empty(Path(folder))
+            files = [self._written(Path(folder), *names) for names in self.parts]
+            files.append(_empty(Path(folder), self.extractor.model))
             with measuring_turn(), pinned(self.context.target.threads):
+                *sessions, empty = map(self._session, files)  # their threads stay on these cores
                 self._round(sessions, empty, inputs.numpy())  # brings everything into memory
                 rounds, end = list[list[float]](), time.perf_counter() + SECONDS
                 while len(rounds) < MIN_ROUNDS or time.perf_counter() < end:
@@ -175,25 +156,10 @@ class _Rounds:
         *parts, call = np.quantile(rounds, QUANTILE, axis=0)
         return [max(float(part - call), float(part) / 10) for part in parts]
 
-    def _open(self, folder: Path, number: int) -> Session:
-        reads, gives = self.parts[number]
-        file = folder / f"{number}.onnx"
+    def _written(self, folder: Path, reads: str, gives: str) -> Path:
+        file = folder / f"{gives}.onnx"
         onnx.save(self.extractor.extract_model([reads], [gives]), str(file))
-        return self._session(file)
-
-    def _empty(self, folder: Path) -> Session:
-        given, taken = (
-            onnx.helper.make_tensor_value_info(name, 1, [1]) for name in (INPUT_NAME, OUTPUT_NAME)
-        )
-        node = onnx.helper.make_node("Identity", [INPUT_NAME], [OUTPUT_NAME])
-        graph = onnx.helper.make_graph([node], "empty", [given], [taken])
-        model = self.extractor.model
-        file = folder / "empty.onnx"
-        onnx.save(
-            onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version),
-            str(file),
-        )
-        return self._session(file)
+        return file
 
     def _session(self, file: Path) -> Session:
         return self.context.runtime.open(file, threads=self.context.target.threads)
@@ -209,14 +175,17 @@ class _Rounds:
         return [*seconds, time.perf_counter() - start]
 
 
-def _name_once(model: onnx.ModelProto, ends: Sequence[str]) -> None:
-    """Where two cuts are one tensor to the exporter, all that follows reads the later one."""
-    nodes = list(model.graph.node)
-    for index, node in enumerate(nodes):
-        if node.op_type == "Identity" and node.output[0] in ends:
-            for later in nodes[index + 1 :]:
-                renamed = [node.output[0] if name == node.input[0] else name for name in later.input]
-                later.input[:] = renamed
+def _empty(folder: Path, like: onnx.ModelProto) -> Path:
+    """A model that does nothing."""
+    given, taken = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1])
+        for name in (INPUT_NAME, OUTPUT_NAME)
+    )
+    node = onnx.helper.make_node("Identity", [INPUT_NAME], [OUTPUT_NAME])
+    graph = onnx.helper.make_graph([node], "empty", [given], [taken])
+    model = onnx.helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
+    onnx.save(model, str(folder / "empty.onnx"))
+    return folder / "empty.onnx"
 
 
 def _numbered(name: str, points: Iterable[object]) -> list[str]:
