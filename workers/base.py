@@ -186,6 +186,7 @@ class Candidate:
     notes: what a reader of the result should know, e.g. how far a target was reached.
     sparse: a step made weights zero; steps that train keep them so (`workers.training.zeros`).
     exits: where the graph may stop early; it then gives one set of logits per exit and one for its end.
+    segments: the files that a model with exits is made of once it has no graph.
     """
 
     spec: ModelSpec
@@ -194,6 +195,7 @@ class Candidate:
     notes: tuple[str, ...] = ()
     sparse: bool = False
     exits: ExitPlan | None = None
+    segments: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,11 @@ class Method(Frozen):
     def depends_on_target(self) -> bool:
         """True where times taken on the target decide the result; another target is then another stage."""
         return False
+
+    @property
+    def refuses_exits(self) -> str:
+        """Why it cannot take a model with exits and what to do, in a sentence; empty where it can."""
+        return ""
 
     @property
     def other_model(self) -> str | None:

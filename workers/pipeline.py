@@ -206,10 +206,13 @@ def _exported(
     job: Job, model: Candidate, file: Path, tell: Callable[[Progress], None]
 ) -> tuple[Candidate, Parity | None]:
     """Write `file`, and hold it against the model. Exits are calibrated on what was exported."""
-    if model.exits is None or model.graph is None:
+    if model.exits is None:
         export_onnx(model, file, job.data.classes)
         return model, check_parity(model, file, _inputs(job.data), job.runtime)
-    staged = torch_segments(segments(model.graph, model.spec.preprocessing.shape))
+    # Quantized segments are no graph's any more: the file is held against them.
+    staged = None
+    if model.graph is not None:
+        staged = torch_segments(segments(model.graph, model.spec.preprocessing.shape))
     bench = Bench(job.data, job.runtime, job.target, tell)
     made = calibrate(
         export_segments(model, file), model.exits, file, model.spec, bench, staged=staged, seed=job.seed
@@ -283,7 +286,10 @@ def _measured_together(job: Job, stages: list[Stage], tell: Callable[[Progress],
 
 def _reopen(job: Job, stage: Stage) -> Candidate:
     """The candidate after a kept stage."""
-    candidate = open_model(stage.archive or stage.file, job.model.spec)
+    if stage.archive is None and stage.exits is not None:
+        candidate = Candidate(job.model.spec, onnx=stage.file, segments=stage.segments)
+    else:
+        candidate = open_model(stage.archive or stage.file, job.model.spec)
     return dataclasses.replace(candidate, sparse=stage.sparse, exits=stage.exits)
 
 

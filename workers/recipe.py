@@ -60,14 +60,16 @@ class Recipe(Frozen):
             rank = ORDER[step.family]
             if rank is None and reached[0] < EXITS:
                 continue
-            # Exits are not quantized yet: their segments would have to be, one by one.
-            if reached[0] == EXITS or rank is None or rank < reached[0]:
-                raise _WrongOrder(
-                    index,
-                    f"step {index + 1} ({step_id(step)}) cannot come after {reached[1]}; "
-                    "prune, factorise and train first, then quantize or add exits, which is the last step",
-                )
-            reached = (rank, step_id(step))
+            if rank is None or rank < reached[0] or rank == reached[0] == EXITS:
+                why = "prune, factorise and train first, then add exits, then quantize"
+            elif any(ORDER[earlier.family] == EXITS for earlier in self.steps[:index]):
+                why = step.refuses_exits
+            else:
+                why = ""
+            if why:
+                after = f"step {index + 1} ({step_id(step)}) cannot come after {reached[1]}"
+                raise _WrongOrder(index, f"{after}; {why}")
+            reached = (rank or 0, step_id(step))
         return self
 
 

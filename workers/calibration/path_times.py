@@ -81,7 +81,7 @@ def time_paths(
     file: composed, with any thresholds. seconds: for the calls of one path.
     """
     samples = real_samples(bench, 0)
-    with _forced(file, exits, plan) as paths, alone(bench.target.threads):
+    with forced_paths(file, exits, plan) as paths, alone(bench.target.threads):
         sittings = list(_sittings(_openers(paths, bench), samples, bench, seconds))
     return tuple(_path_ms(np.concatenate(sittings)))
 
@@ -91,7 +91,7 @@ def time_stream(file: Path, exits: int, plan: ExitPlan, bench: Bench, *, seconds
     samples = real_samples(bench, 0)
     places = _places(file, samples)
     path_calls, stream_calls, order = list[np.ndarray](), list[np.ndarray](), list[int]()
-    with _forced(file, exits, plan) as paths, alone(bench.target.threads) as is_pinned:
+    with forced_paths(file, exits, plan) as paths, alone(bench.target.threads) as is_pinned:
         for calls in _sittings(_openers(paths, bench), samples, bench, seconds):
             path_calls.append(calls)
             chosen = np.arange(len(order), len(order) + _stream_length(calls, seconds)) % len(samples)
@@ -105,7 +105,7 @@ def time_batches(
 ) -> BatchTimes:
     """At the batch size of the bench's target."""
     threads, samples = bench.target.threads, real_samples(bench, 0)
-    with _forced(file, len(segments) - 1, plan) as paths, alone(threads) as is_pinned:
+    with forced_paths(file, len(segments) - 1, plan) as paths, alone(threads) as is_pinned:
         openers = [
             *_openers([paths[-1], file], bench),
             lambda: Executor(onnx_segments(segments, threads=threads), plan),
@@ -126,7 +126,7 @@ def time_batches(
 
 
 @contextmanager
-def _forced(file: Path, exits: int, plan: ExitPlan) -> Iterator[list[Path]]:
+def forced_paths(file: Path, exits: int, plan: ExitPlan) -> Iterator[list[Path]]:
     """Copies of the file that always leave at exit 1, 2 … and at the end."""
     closed = [never(plan.score, exits)] * exits
     with tempfile.TemporaryDirectory() as folder:

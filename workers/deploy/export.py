@@ -6,7 +6,7 @@ leave stack traces, class names and source lines in the metadata; all of it is r
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -27,22 +27,29 @@ def export_segments(candidate: Candidate, path: Path) -> list[Path]:
     """Write `model.segment1.onnx` … beside `path`: from `input` or `hidden` to `logits` and `handed_on`.
 
     The last one gives `logits` alone; dynamic N. What is handed on is the next one's `hidden`: one name for
-    both would not be valid in the segments between.
+    both would not be valid in the segments between. Those of a model without a graph stay as they are.
     """
-    assert candidate.graph is not None
-    shape, files = candidate.spec.preprocessing.shape, []
+    files = []
+    for number, given in enumerate(_segments(candidate), start=1):
+        _anonymize(given)
+        files.append(path.with_name(f"{path.stem}.segment{number}.onnx"))
+        save_model(given, files[-1])
+    return files
+
+
+def _segments(candidate: Candidate) -> Iterator[ModelProto]:
+    if candidate.graph is None:
+        yield from (onnx.load(str(file)) for file in candidate.segments)
+        return
+    shape = candidate.spec.preprocessing.shape
     hidden = hidden_shapes(candidate.graph, shape)
     for number, segment in enumerate(segments(candidate.graph, shape)):
-        given = to_onnx(
+        yield to_onnx(
             segment,
             hidden[number - 1] if number else shape,
             given="hidden" if number else INPUT_NAME,
             results=(OUTPUT_NAME, "handed_on") if number < len(hidden) else (OUTPUT_NAME,),
         )
-        _anonymize(given)
-        files.append(path.with_name(f"{path.stem}.segment{number + 1}.onnx"))
-        save_model(given, files[-1])
-    return files
 
 
 def export_onnx(candidate: Candidate, path: Path, classes: Sequence[str]) -> None:

@@ -34,14 +34,14 @@ def compose_one_file(
     """
     assert plan.thresholds is not None, "the plan is not calibrated"
     assert len(segments) == len(plan.thresholds) + 1
-    models = _renamed([onnx.load(str(file)) for file in segments])
+    models = renamed([onnx.load(str(file)) for file in segments])
     graph = _nested([model.graph for model in models], plan)
     graph.input.append(models[0].graph.input[0])
     graph.initializer.extend(_settings(plan, spec.classes))
     write_model(
         helper.make_model(
             graph,
-            opset_imports=_opsets(models, segments),
+            opset_imports=opsets(models, segments),
             ir_version=max(model.ir_version for model in models),
             producer_name=models[0].producer_name,
             producer_version=models[0].producer_version,
@@ -71,7 +71,7 @@ def set_thresholds(path: Path, thresholds: Sequence[float]) -> None:
     save_model(model, path)
 
 
-def _renamed(models: list[ModelProto]) -> list[ModelProto]:
+def renamed(models: list[ModelProto]) -> list[ModelProto]:
     """Each segment with names of its own, reading what the one before it hands on."""
     renamed: list[ModelProto] = []
     for number, model in enumerate(map(inliner.inline_local_functions, models), start=1):
@@ -143,8 +143,8 @@ def _settings(plan: ExitPlan, classes: int) -> list[TensorProto]:
     return [*scalars, *decision_constants(plan.score, classes)]
 
 
-def _opsets(models: Sequence[ModelProto], files: Sequence[Path]) -> list[onnx.OperatorSetIdProto]:
-    """Of all segments together; one version per domain."""
+def opsets(models: Sequence[ModelProto], files: Sequence[Path]) -> list[onnx.OperatorSetIdProto]:
+    """Of all segments together; one version per domain. Raises StepFailed for several."""
     found: dict[str, int] = {}
     for model, file in zip(models, files, strict=True):
         for opset in model.opset_import:

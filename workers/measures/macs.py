@@ -50,7 +50,8 @@ class Macs(Measure):
 def _macs(artefact: Artefact) -> int | None:
     candidate = artefact.candidate
     if candidate.graph is None:
-        return count_file_macs(artefact.file)
+        counts = [count_file_macs(file) for file in candidate.segments or (artefact.file,)]
+        return None if None in counts else sum(filter(None, counts))
     return count_macs(candidate.graph, candidate.spec)
 
 

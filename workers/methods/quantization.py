@@ -2,8 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from workers.base import Candidate, Context, Family, Method
@@ -13,6 +15,7 @@ from workers.quantization.aware import folded, with_rounding, without_rounding
 from workers.quantization.network import Network, float_network
 from workers.quantization.nncf_writer import by_nncf, nncf_is_installed
 from workers.quantization.scheme import Scheme, scheme_of_host
+from workers.quantization.staged import cut
 from workers.quantization.static import calibrate
 from workers.quantization.trials import Trial, Trials
 from workers.quantization.writing import Writer, bfloat16, dynamic, float16
@@ -78,6 +81,14 @@ class Quantization(TrainingSettings, Method):
         return {"size": 0.28 if self.mode in INT8 else 0.5}
 
     @property
+    def refuses_exits(self) -> str:
+        return {
+            "qat": "mode qat trains, and exits are trained by their own step alone; use mode: static",
+            "dynamic": "mode dynamic takes its ranges from the batch at hand, and where a sample leaves "
+            "would depend on those beside it; use mode: static",
+        }.get(self.mode, "")
+
+    @property
     def depends_on_target(self) -> bool:
         return True
 
@@ -85,6 +96,8 @@ class Quantization(TrainingSettings, Method):
         """Raises StepFailed for qat without a graph, without layers and for a file that is quantized;
         GateFailed where the integers overflow on this processor; SomethingMissing without the engine.
         """
+        if model.exits is not None and self.refuses_exits:
+            raise StepFailed("quantization", self.refuses_exits, "Use mode: static.")
         if self.mode == "qat" and model.graph is None:
             raise StepFailed("quantization", "mode qat trains, and an ONNX file cannot.", "Use mode: static.")
         start = model
@@ -92,7 +105,7 @@ class Quantization(TrainingSettings, Method):
             start = dataclasses.replace(model, graph=folded(model.graph))
         file, network = float_network(start, context.data.classes, context.scratch)
         layers = self._layers(network)
-        trials = Trials(file, network, context, self.max_drop)
+        trials = Trials(model, file, network, context, self.max_drop)
         writers, notes = self._writers(start, network, context)
         best = trials.best(writers, layers)
         if best is None:
@@ -106,12 +119,18 @@ class Quantization(TrainingSettings, Method):
                 check_saturation(best.file, twin, context)
             notes += self._results(best, trials, network)
             if best.ratio < 1 or self.mode not in INT8 or not self.keep_faster:
-                return Candidate(model.spec, onnx=best.file, notes=(*model.notes, *notes))
+                return self._made(best.file, model, context, (*model.notes, *notes))
             notes.append(
                 f"The float32 model is kept: int8 takes {best.ratio:.2f} times as long on this target. "
                 "Set keep_faster to false for the smaller file."
             )
         return dataclasses.replace(model, notes=(*model.notes, *notes))
+
+    def _made(self, file: Path, model: Candidate, context: Context, notes: tuple[str, ...]) -> Candidate:
+        if model.exits is None:
+            return Candidate(model.spec, onnx=file, notes=notes)
+        segments = cut(file, context.scratch / "segments")
+        return Candidate(model.spec, segments=tuple(segments), exits=model.exits, notes=notes)
 
     def _layers(self, network: Network) -> list[str]:
         """Nodes that this mode quantizes. Raises StepFailed where there is none."""
@@ -174,9 +193,17 @@ class Quantization(TrainingSettings, Method):
             notes.append(
                 f"{len(stayed)} of {len(network.layers)} layers stayed in float: {', '.join(stayed)}."
             )
-        speed = f"{1 / best.ratio:.2f} times as fast as float32"
+        speed = (
+            "all ways out together " * (len(best.accuracy) > 1)
+            + f"{1 / best.ratio:.2f} times as fast as float32"
+        )
         notes.append(
-            f"Quantized {best.name}: validation accuracy {trials.float_accuracy:.2%} in float32, "
-            f"{best.accuracy:.2%} now; {speed}."
+            f"Quantized {best.name}: validation accuracy {_shares(trials.float_accuracy)} in float32, "
+            f"{_shares(best.accuracy)} now; {speed}."
         )
         return notes
+
+
+def _shares(accuracy: np.ndarray) -> str:
+    *exits, end = (f"{share:.2%}" for share in accuracy)
+    return ", ".join([*(f"{share} at exit {number}" for number, share in enumerate(exits, start=1)), end])

@@ -17,7 +17,7 @@ TIED_NOISES = 4.0
 
 
 def logits(file: Path, context: Context, *, samples: int | None = None, optimize: bool = True) -> np.ndarray:
-    """(N, classes) on the first `samples` of the validation split, None for all."""
+    """(N, classes), with exits (N, exits + 1, classes), of the first validation `samples`, None for all."""
     session = context.runtime.open(file, threads=logical_cores(), optimize=optimize)
     return np.concatenate(list(_answers(session, context, samples)))
 
@@ -32,20 +32,22 @@ def _answers(session: Session, context: Context, samples: int | None) -> Iterato
             return
 
 
-def accuracy(answers: np.ndarray, context: Context) -> float:
-    """Share of the validation samples that are right."""
-    return float((answers.argmax(axis=1) == context.data.labels("validation")[: len(answers)]).mean())
+def accuracy(answers: np.ndarray, context: Context) -> np.ndarray:
+    """(exits + 1,): shares of the validation samples that are right, at each exit and at the end."""
+    labels = context.data.labels("validation")[: len(answers)]
+    right = labels == answers.argmax(axis=-1).T
+    return np.atleast_1d(right.mean(axis=-1))
 
 
 def divergence(expected: np.ndarray, got: np.ndarray) -> float:
-    """Mean Kullback-Leibler divergence of softmax(got) from softmax(expected); (N, classes) logits."""
+    """Mean Kullback-Leibler divergence of softmax(got) from softmax(expected); (..., classes) logits."""
     first, second = _log_softmax(expected), _log_softmax(got)
-    return float((np.exp(first) * (first - second)).sum(axis=1).mean())
+    return float((np.exp(first) * (first - second)).sum(axis=-1).mean())
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def check_saturation(file: Path, float_file: Path, context: Context) -> None:
@@ -57,25 +59,25 @@ def check_saturation(file: Path, float_file: Path, context: Context) -> None:
     exact = logits(float_file, context, samples=GATE_SAMPLES)
     plain = logits(file, context, samples=GATE_SAMPLES, optimize=False)
     fast = logits(file, context, samples=GATE_SAMPLES)
-    changed = int(changed_answers(exact, plain, fast).sum())
-    if changed:
+    changed = changed_answers(exact, plain, fast)
+    if changed.any():
         error = float(np.abs(fast - plain).max() / max(np.abs(plain).max(), 1e-6))
         raise GateFailed(
             "quantization",
-            f"{changed} of {len(plain)} answers change when the runtime optimises the file (logits by up to "
-            f"{error:.1%}): its integer arithmetic overflows on this processor.",
+            f"{changed.sum()} of {changed.size} answers change when the runtime optimises the file (logits "
+            f"by up to {error:.1%}): its integer arithmetic overflows on this processor.",
             "Nothing was handed out. Use mode: fp16, or quantize on the processor that will run the model.",
         )
 
 
 def changed_answers(exact: np.ndarray, plain: np.ndarray, fast: np.ndarray) -> np.ndarray:
-    """(N,) bool: where `fast` has another first guess than `plain`, leaving out ties; all (N, classes).
+    """(...,) bool: where `fast` has another first guess than `plain`, leaving out ties; all (..., classes).
 
     `plain` differs from `exact` by the rounding that was asked for and by nothing else: this tells how far
     apart two logits must be not to swap by rounding.
     """
     noise = float(np.sqrt(np.mean((plain - exact) ** 2)))
-    ranked = np.sort(plain, axis=1)
-    tied = ranked[:, -1] - ranked[:, -2] <= TIED_NOISES * noise
-    differs = plain.argmax(axis=1) != fast.argmax(axis=1)
-    return np.asarray(differs & ~tied | ~np.isfinite(fast).all(axis=1))
+    ranked = np.sort(plain, axis=-1)
+    tied = ranked[..., -1] - ranked[..., -2] <= TIED_NOISES * noise
+    differs = plain.argmax(axis=-1) != fast.argmax(axis=-1)
+    return np.asarray(differs & ~tied | ~np.isfinite(fast).all(axis=-1))

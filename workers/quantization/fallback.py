@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from workers.base import INPUT_NAME, Context, Progress
 from workers.quantization.answers import divergence, logits
 from workers.quantization.network import Network
+from workers.quantization.staged import save
 from workers.quantization.writing import Writer
 from workers.runtimes.onnxruntime import ERRORS_ONLY
 from workers.turns import measuring_turn
@@ -29,12 +29,12 @@ def ranked_layers(
     """`quantized` layers, those first that win back most divergence per time when they alone are float."""
     expected = logits(float_file, context, samples=SCORED_SAMPLES)
     file = context.scratch / "trial.onnx"
-    onnx.save(write(frozenset()), file)
+    save(write(frozenset()), file)
     start = divergence(expected, logits(file, context, samples=SCORED_SAMPLES))
     times = layer_times(float_file, network, context)
     scores = {}
     for number, layer in enumerate(quantized):
-        onnx.save(write(frozenset([layer])), file)
+        save(write(frozenset([layer])), file)
         gain = start - divergence(expected, logits(file, context, samples=SCORED_SAMPLES))
         scores[layer] = gain / times[layer]
         context.tell(

@@ -11,8 +11,9 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from workers.base import Candidate
-from workers.deploy.export import export_onnx
+from workers.deploy.export import export_onnx, export_segments
 from workers.errors import StepFailed
+from workers.quantization.staged import join, save
 from workers.runtimes.onnxruntime import ERRORS_ONLY
 
 #: Per-channel scales came with opset 13.
@@ -57,7 +58,10 @@ def float_network(candidate: Candidate, classes: tuple[str, ...], folder: Path) 
     """
     folder.mkdir(exist_ok=True)
     exported, folded = folder / "exported.onnx", folder / "float.onnx"
-    export_onnx(candidate, exported, classes)
+    if candidate.exits is None:
+        export_onnx(candidate, exported, classes)
+    else:
+        onnx.save(join(export_segments(candidate, exported)), exported)
     _update(exported)
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
@@ -66,7 +70,7 @@ def float_network(candidate: Candidate, classes: tuple[str, ...], folder: Path) 
     ort.InferenceSession(exported, options, ["CPUExecutionProvider"])
     model = load_model_with_shape_infer(folded)
     _tidy(model)
-    onnx.save(model, folded)
+    save(model, folded)
     return folded, Network(model, tuple(_layers(model)))
 
 

@@ -1,16 +1,18 @@
 """Ways to write one network with fewer bits, compared with its float file: what each costs and gains."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
+import numpy as np
 
-from workers.base import Bench, Context, Progress
+from workers.base import Bench, Candidate, Context, Progress
 from workers.measures.latency import Latency
 from workers.quantization.answers import accuracy, logits
 from workers.quantization.fallback import ranked_layers, shortest_prefix
 from workers.quantization.network import Network
+from workers.quantization.staged import save, timed_files
 from workers.quantization.writing import Writer
 
 #: Seconds of calls per file; the measurement of the finished stage takes four times as long.
@@ -19,12 +21,16 @@ LATENCY = Latency(seconds=1.0)
 
 @dataclass(frozen=True)
 class Trial:
-    """One way, as a file. ratio: its time as a multiple of float32. in_float: nodes left as they were."""
+    """One way, as a file.
+
+    accuracy: (exits + 1,), of each exit and the end. ratio: its time as a multiple of float32, with exits
+    that of all ways out together. in_float: nodes left as they were.
+    """
 
     name: str
     write: Writer
     file: Path
-    accuracy: float
+    accuracy: np.ndarray
     ratio: float
     in_float: frozenset[str] = frozenset()
 
@@ -32,11 +38,15 @@ class Trial:
 class Trials:
     """Compares what writers make of a network with the float file, on validation and on the clock.
 
-    max_drop: points of accuracy that may be lost against the float file.
+    model: what the network was made from. max_drop: points of accuracy that may be lost against the float
+    file, at the end and at every exit.
     """
 
-    def __init__(self, float_file: Path, network: Network, context: Context, max_drop: float) -> None:
-        self.float_file, self.network, self.context, self.max_drop = float_file, network, context, max_drop
+    def __init__(
+        self, model: Candidate, float_file: Path, network: Network, context: Context, max_drop: float
+    ) -> None:
+        self.model, self.float_file, self.network = model, float_file, network
+        self.context, self.max_drop = context, max_drop
         self.float_accuracy = self._accuracy(float_file)
 
     def best(self, writers: Mapping[str, Writer], layers: Sequence[str]) -> Trial | None:
@@ -47,11 +57,11 @@ class Trials:
         good = [trial for trial in trials if self.drop(trial.accuracy) <= self.max_drop]
         if good:
             return min(good, key=lambda trial: trial.ratio)
-        return self._with_float_layers(max(trials, key=lambda trial: trial.accuracy), layers)
+        return self._with_float_layers(min(trials, key=lambda trial: self.drop(trial.accuracy)), layers)
 
-    def drop(self, reached: float) -> float:
-        """Points lost against float; rounded, so that 0.5 asked is 0.5 allowed."""
-        return round(100 * (self.float_accuracy - reached), 6)
+    def drop(self, reached: np.ndarray) -> float:
+        """Most points lost against float at an exit or the end; rounded, so that 0.5 asked is 0.5 allowed."""
+        return round(100 * float((self.float_accuracy - reached).max()), 6)
 
     def _tried(self, writers: Mapping[str, Writer]) -> list[Trial]:
         files = [self._written(write, f"trial{number}.onnx") for number, write in enumerate(writers.values())]
@@ -74,18 +84,23 @@ class Trials:
         self.context.tell(Progress(f"validating with {len(in_float)} layers in float", 0.9))
         return self.drop(self._accuracy(self._written(write, "mixed.onnx", in_float))) <= self.max_drop
 
-    def _accuracy(self, file: Path) -> float:
+    def _accuracy(self, file: Path) -> np.ndarray:
         return accuracy(logits(file, self.context), self.context)
 
     def _written(self, write: Writer, name: str, in_float: frozenset[str] = frozenset()) -> Path:
         file = self.context.scratch / name
-        model = write(in_float)
-        del model.graph.value_info[:]
-        onnx.save(model, file)
+        save(write(in_float), file)
         return file
 
     def _ratios(self, files: Sequence[Path]) -> list[float]:
         self.context.tell(Progress("timing against float32", 0.7))
         context = self.context
         bench = Bench(context.data, context.runtime, context.target, lambda _: None)
-        return LATENCY.ratios([self.float_file, *files], bench)[1:]
+        with ExitStack() as opened:
+            paths = [
+                opened.enter_context(timed_files(file, self.model, context.data.classes, context.scratch))
+                for file in (self.float_file, *files)
+            ]
+            times = LATENCY.ratios([path for some in paths for path in some], bench)
+        float32, *others = np.reshape(times, (len(paths), -1)).sum(axis=1).tolist()
+        return [other / float32 for other in others]

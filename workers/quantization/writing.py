@@ -1,6 +1,7 @@
 """Write the quantized network: static (QDQ), dynamic or half precision, some layers left in float."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import ml_dtypes
@@ -70,18 +71,19 @@ def quantized_tensors(model: ModelProto) -> set[str]:
 
 
 def _leave_logits(model: ModelProto) -> None:
-    """256 steps for the last output would make ties, and save nothing."""
+    """256 steps for an output that nothing goes on from would make ties, and save nothing."""
     makers = {node.output[0]: node for node in model.graph.node}
-    output = model.graph.output[0].name
-    again = makers[output]
-    if again.op_type != "DequantizeLinear" or (coarse := makers.get(again.input[0])) is None:
-        return
-    exact = makers[coarse.input[0]]
-    readers = [node for node in model.graph.node for name in node.input if name == exact.output[0]]
-    if readers == [coarse]:
-        exact.output[0] = output
-        for node in (coarse, again):
-            model.graph.node.remove(node)
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    for output in (value.name for value in model.graph.output):
+        again = makers[output]
+        coarse = makers.get(again.input[0]) if again.op_type == "DequantizeLinear" else None
+        if coarse is None or readers[output]:
+            continue
+        exact = makers[coarse.input[0]]
+        if readers[exact.output[0]] == 1:
+            exact.output[0] = output
+            for node in (coarse, again):
+                model.graph.node.remove(node)
 
 
 def _keep_in_float(model: ModelProto, network: Network, in_float: frozenset[str]) -> None:
