@@ -185,7 +185,7 @@ def test_the_order_has_a_place_for_every_family() -> None:
     [
         (("distillation", "pruning", "low_rank", "pruning", "quantization"), True),
         (("pruning", "fine_tuning", "early_exit"), True),
-        (("early_exit", "quantization"), False),
+        (("early_exit", "quantization"), True),
         (("early_exit", "fine_tuning"), False),
         (("early_exit", "early_exit"), False),
         (("fine_tuning", "fine_tuning"), True),
@@ -212,6 +212,16 @@ def test_a_wrong_order_is_told_with_the_line_of_the_step(monkeypatch: pytest.Mon
     assert error.where == "r.yaml, line 3: steps.1"
     assert "step 2 (structured_pruning) cannot come after fine_tuning" in error.what
     assert error.fix == "Reorder the steps."
+
+
+@pytest.mark.parametrize("mode", ["qat", "dynamic"])
+def test_what_exits_cannot_take_is_refused_with_the_reason(mode: str) -> None:
+    step = f"- method: quantization\n  mode: {mode}\n"
+    error = refusal(f"steps:\n- method: early_exit\n{step}")
+    assert error.where == "r.yaml, line 3: steps.1"
+    assert f"mode {mode}" in error.what
+    assert "use mode: static" in error.what
+    assert parse_recipe(f"steps:\n{step}", "r.yaml").steps
 
 
 def test_a_recipe_is_a_value() -> None:
