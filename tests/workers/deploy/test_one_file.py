@@ -100,8 +100,10 @@ def test_the_gate_stops_other_logits(file: Path, segment_files: list[Path], tmp_
         check_exits(file, INPUTS, all_logits(torch_segments(parts()), [INPUTS]), PLAN)
 
 
-def test_a_sure_row_takes_no_unsure_row_along(file: Path) -> None:
+def test_a_sure_row_takes_no_unsure_row_along(files: list[Path], tmp_path: Path) -> None:
     """Fails when one maximum goes over classes and rows, or the largest row decides."""
+    file = tmp_path / "model.onnx"
+    compose_one_file(files, PLAN, file, SPEC, CLASSES)
     _, alone = run(file, INPUTS, 1)
     sure, unsure = INPUTS[alone == 1][:7], INPUTS[alone == 3][:1]
     _, together = run(file, np.concatenate([sure, unsure]), 8)
