@@ -6,7 +6,6 @@ import numpy as np
 from scipy.stats import binomtest
 
 from app.session import artifacts
-from db.models import Stage
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,12 @@ class Answers:
         return np.asarray(np.divide(hits, sizes, out=np.full(classes, np.nan), where=sizes > 0))
 
 
-def answers_of(stage: Stage) -> Answers | None:
-    """None for stages of before answers were kept."""
-    if stage.answers_sha256 is None:
+def answers_of(sha256: str | None) -> Answers | None:
+    """From the store; None for points of before answers were kept."""
+    if sha256 is None:
         return None
     try:
-        path = artifacts().path(stage.answers_sha256)
+        path = artifacts().path(sha256)
     except KeyError:
         return None
     with np.load(path, allow_pickle=False) as kept:

@@ -184,7 +184,7 @@ def _show(finished: list[Run], supervisor: Supervisor) -> None:
 
 
 def _number(run: Run, name: str, split: str | None = None) -> Measurement | None:
-    taken = run.stages[-1].variants[0].measurements
+    taken = run.stages[-1].own.measurements
     return next((m for m in taken if m.name == name and split in (None, m.split)), None)
 
 

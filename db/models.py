@@ -162,6 +162,8 @@ class Stage(Base):
     parity: {"samples", "logit_error", "same_answer"}, how the file compared with what it was made from; None
     for an ONNX upload, which there is nothing to compare with, and for stages of before this was kept.
     answers_sha256: an .npz with the file's answer to every sample of validation and test, and the labels.
+    exits_sha256, exit_logits_sha256: for a file with early exits its `exits.json`, and an .npz with what
+    every exit says to those samples.
     """
 
     __tablename__ = "stage"
@@ -179,16 +181,31 @@ class Stage(Base):
     file_sha256: Mapped[str]
     archive_sha256: Mapped[str | None]
     answers_sha256: Mapped[str | None]
+    exits_sha256: Mapped[str | None]
+    exit_logits_sha256: Mapped[str | None]
     variants: Mapped[list["Variant"]] = relationship(cascade="all, delete-orphan")
+
+    @property
+    def own(self) -> "Variant":
+        """As the stage came out, not one with other thresholds."""
+        return next(variant for variant in self.variants if variant.file_sha256 is None)
 
 
 class Variant(Base):
-    """What can be compared, shown, shared and exported: a stage with its exit thresholds (none yet)."""
+    """What can be compared, shown, shared and exported: a stage with its exit thresholds, if it has exits.
+
+    thresholds: {"exit_1": …}. file_sha256, answers_sha256, exits_sha256, parity: of thresholds that were set
+    later; None where they are those of the stage.
+    """
 
     __tablename__ = "variant"
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     stage_id: Mapped[str] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), index=True)
     thresholds: Mapped[dict[str, Any] | None]
+    file_sha256: Mapped[str | None]
+    answers_sha256: Mapped[str | None]
+    exits_sha256: Mapped[str | None]
+    parity: Mapped[dict[str, Any] | None]
     measurements: Mapped[list["Measurement"]] = relationship(cascade="all, delete-orphan")
 
 

@@ -30,23 +30,34 @@ def add(
 
 
 def save_stage(
-    session: Session, run_id: str, stage: Mapping[str, Any], measurements: Iterable[Mapping[str, Any]]
+    session: Session,
+    run_id: str,
+    stage: Mapping[str, Any],
+    measurements: Iterable[Mapping[str, Any]],
+    thresholds: Mapping[str, float] | None = None,
 ) -> Stage:
-    """Keep a finished stage and its one variant; replaces what an earlier attempt kept for this index.
+    """Keep a finished stage and its own variant; replaces what an earlier attempt kept for this index.
 
     stage: the columns of `Stage` but `id` and `run_id`. measurements: the columns of `Measurement`.
+    thresholds: of its exits, if it has any.
     """
     session.execute(delete(Stage).where(Stage.run_id == run_id, Stage.index == stage["index"]))
     row = Stage(run_id=run_id, **stage)
-    row.variants = [Variant(measurements=[Measurement(**m) for m in measurements])]
+    row.variants = [
+        Variant(
+            thresholds=None if thresholds is None else dict(thresholds),
+            measurements=[Measurement(**m) for m in measurements],
+        )
+    ]
     session.add(row)
     session.flush()
     return row
 
 
 def add_measurements(session: Session, stage_id: str, measurements: Iterable[Mapping[str, Any]]) -> None:
-    """Add numbers to a stage's variant, e.g. latencies once all stages were timed side by side."""
-    variant = session.scalars(select(Variant).where(Variant.stage_id == stage_id)).one()
+    """Add numbers to a stage's own variant, e.g. latencies once all stages were timed side by side."""
+    own = select(Variant).where(Variant.stage_id == stage_id, Variant.file_sha256.is_(None))
+    variant = session.scalars(own).one()
     session.add_all(Measurement(variant_id=variant.id, **m) for m in measurements)
 
 

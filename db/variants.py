@@ -1,15 +1,16 @@
 """What is said to the database about variants: the numbers that are compared and shown."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Float, Select, Text, and_, case, cast, func, select
 from sqlalchemy.orm import Session, selectinload
 
-from db.models import Measurement, Run, Stage, Variant
+from db.models import Experiment, Measurement, Run, Stage, Variant
 
 #: Numbers without a target, by the name they have in a comparison. Of accuracies the one that choices use.
 PLAIN = {"accuracy": "accuracy", "size_bytes": "size", "parameters": "parameters", "macs": "macs"}
+TIMED = ("latency_ratio", "latency_p50", "latency_mean")
 
 
 def comparison(session: Session, experiment_id: str) -> list[dict[str, Any]]:
@@ -46,6 +47,7 @@ def last_numbers(session: Session, run_ids: Iterable[str]) -> dict[str, dict[str
         .join(Measurement, Measurement.variant_id == Variant.id)
         .where(
             Stage.run_id.in_(list(run_ids)),
+            Variant.file_sha256.is_(None),
             Measurement.name.in_(("accuracy", "latency_ratio")),
             _for_choices(),
         )
@@ -83,6 +85,50 @@ def baseline_numbers(session: Session, experiment_id: str) -> dict[str, float | 
     return {row.name: row.value for row in session.execute(statement)}
 
 
+def stored(variant: Variant, stage: Stage, what: Literal["file", "answers", "exits"]) -> str | None:
+    """SHA-256 of what belongs to a variant of this stage."""
+    name = f"{what}_sha256"
+    found: str | None = getattr(variant, name) or getattr(stage, name)
+    return found
+
+
+def with_exits(session: Session) -> Sequence[tuple[Variant, Stage, Run]]:
+    """Every variant that stops early, newest run first; with the model and dataset of its experiment."""
+    loaded = selectinload(Run.experiment)
+    statement = (
+        select(Variant, Stage, Run)
+        .join(Stage, Variant.stage_id == Stage.id)
+        .join(Run, Stage.run_id == Run.id)
+        .where(Stage.exit_logits_sha256.is_not(None))
+        .options(loaded.selectinload(Experiment.model), loaded.selectinload(Experiment.dataset))
+        .order_by(Run.created_at.desc(), Stage.index, Variant.file_sha256.is_not(None), Variant.id)
+    )
+    return [(row[0], row[1], row[2]) for row in session.execute(statement)]
+
+
+def any_exits(session: Session) -> bool:
+    found = select(Variant.id).join(Stage).where(Stage.exit_logits_sha256.is_not(None)).limit(1)
+    return session.scalar(found) is not None
+
+
+def at_thresholds(session: Session, stage_id: str, thresholds: Mapping[str, float]) -> Variant | None:
+    """The variant of a stage that leaves at exactly these; while this is open nobody else adds one."""
+    session.execute(select(Stage.id).where(Stage.id == stage_id).with_for_update())
+    found = session.scalars(select(Variant).where(Variant.stage_id == stage_id))
+    return next((variant for variant in found if variant.thresholds == thresholds), None)
+
+
+def add(
+    session: Session, stage_id: str, columns: Mapping[str, Any], measurements: Iterable[Mapping[str, Any]]
+) -> Variant:
+    """Keep a stage with other thresholds. columns: of `Variant`; measurements: columns of `Measurement`."""
+    taken = [Measurement(**measurement) for measurement in measurements]
+    variant = Variant(stage_id=stage_id, measurements=taken, **columns)
+    session.add(variant)
+    session.flush()
+    return variant
+
+
 def _for_choices() -> ColumnElement[bool]:
     return func.coalesce(Measurement.split, "validation") == "validation"
 
@@ -107,6 +153,8 @@ def _plain(experiment_id: str) -> Select[*tuple[Any, ...]]:
             *numbers,
             _picked(Measurement.low, "accuracy").label("accuracy_low"),
             _picked(Measurement.high, "accuracy").label("accuracy_high"),
+            # As text: PostgreSQL compares no JSON.
+            func.max(case((Variant.file_sha256.is_not(None), cast(Variant.thresholds, Text)))).label("moved"),
         )
         .join_from(Run, Stage, Stage.run_id == Run.id)
         .join(Variant, Variant.stage_id == Stage.id)
@@ -120,21 +168,21 @@ def _plain(experiment_id: str) -> Select[*tuple[Any, ...]]:
 
 def _timed(experiment_id: str) -> Select[*tuple[Any, ...]]:
     target = cast(Measurement.target, Text)
-    numbers = [
-        _picked(column, name).label(label)
-        for name, labels in (
-            ("latency_ratio", ("ratio", "ratio_low", "ratio_high")),
-            ("latency_p50", ("latency_ms", "latency_low", "latency_high")),
-        )
-        for label, column in zip(labels, (Measurement.value, Measurement.low, Measurement.high), strict=True)
-    ]
+    kinds = (("", Measurement.value), ("_low", Measurement.low), ("_high", Measurement.high))
+    numbers = [_picked(column, "latency_ratio").label(f"ratio{end}") for end, column in kinds]
+    # With exits the median tells little: one half may take a fifth of the time of the other.
+    mean = _picked(Measurement.value, "latency_mean")
+    for end, column in kinds:
+        instead = _picked(column, "latency_mean")
+        median = _picked(column, "latency_p50")
+        numbers.append(case((mean.is_not(None), instead), else_=median).label(f"latency{end or '_ms'}"))
     marks = func.max(case((Measurement.name == "latency_ratio", cast(Measurement.marks, Text))))
     statement: Select[*tuple[Any, ...]] = (
         select(Variant.id.label("variant"), target.label("target"), marks.label("marks"), *numbers)
         .join_from(Run, Stage, Stage.run_id == Run.id)
         .join(Variant, Variant.stage_id == Stage.id)
         .join(Measurement, Measurement.variant_id == Variant.id)
-        .where(Run.experiment_id == experiment_id, Measurement.name.in_(("latency_ratio", "latency_p50")))
+        .where(Run.experiment_id == experiment_id, Measurement.name.in_(TIMED))
         .group_by(Variant.id, target)
     )
     return statement

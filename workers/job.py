@@ -22,7 +22,11 @@ from workers.errors import ParedownError
 from workers.turns import training_turn
 
 #: kind -> the module with its `do(assignment)`.
-KINDS = {"import": "workers.work.importing", "run": "workers.work.running"}
+KINDS = {
+    "import": "workers.work.importing",
+    "run": "workers.work.running",
+    "thresholds": "workers.work.thresholds",
+}
 log = logging.getLogger(__name__)
 
 

@@ -27,7 +27,8 @@ from workers.base import (
     Runtime,
     Target,
 )
-from workers.calibration.calibrate import calibrate
+from workers.calibration.calibrate import REPORT, calibrate
+from workers.calibration.moving import mean_latency, read_report
 from workers.catalog import MEASURES
 from workers.data import warn_if_trained_on
 from workers.deploy.export import export_onnx, export_segments
@@ -215,7 +216,14 @@ def _exported(
         staged = torch_segments(segments(model.graph, model.spec.preprocessing.shape))
     bench = Bench(job.data, job.runtime, job.target, tell)
     made = calibrate(
-        export_segments(model, file), model.exits, file, model.spec, bench, staged=staged, seed=job.seed
+        export_segments(model, file),
+        model.exits,
+        file,
+        model.spec,
+        bench,
+        staged=staged,
+        baseline=job.store.folder / next(_keys(job)) / file.name,
+        seed=job.seed,
     )
     made.keep(file.parent)
     return dataclasses.replace(model, exits=made.plan, notes=(*model.notes, *made.notes)), made.parity
@@ -281,7 +289,15 @@ def _measured_together(job: Job, stages: list[Stage], tell: Callable[[Progress],
                 dataclasses.replace(stage, measurements=(*stage.measurements, *more))
                 for stage, more in zip(stages, taken, strict=True)
             ]
-    return stages
+    return [stage if stage.exits is None else _with_mean(stage) for stage in stages]
+
+
+def _with_mean(stage: Stage) -> Stage:
+    """With exits the 10th percentile is the time of an early sample: what compares is the mean."""
+    means = mean_latency(read_report(stage.file.with_name(REPORT)))
+    named = {measurement.name for measurement in means}
+    kept = (measurement for measurement in stage.measurements if measurement.name not in named)
+    return dataclasses.replace(stage, measurements=(*kept, *means))
 
 
 def _reopen(job: Job, stage: Stage) -> Candidate:

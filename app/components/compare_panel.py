@@ -24,6 +24,7 @@ from app.components.variant_panel import (
 from app.numbers import change, faster, points
 from db import runs
 from db.models import Measurement
+from db.variants import stored
 
 Difference = Callable[[float, float], str]
 
@@ -83,7 +84,7 @@ def _value(
 def _answers(first: Found, second: Found, labels: tuple[str, str]) -> None:
     """Where both answer differently: per class, and the samples themselves."""
     st.markdown("**Answers on the validation samples**")
-    before, after = answers_of(first[1]), answers_of(second[1])
+    before, after = (answers_of(stored(found[0], found[1], "answers")) for found in (first, second))
     both = None if before is None or after is None else paired(before, after)
     if before is None or after is None or both is None:
         st.caption("Single answers were not kept for both points. Retry their runs to compare them.")

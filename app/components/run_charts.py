@@ -69,9 +69,7 @@ def draw_waterfalls(stages: Sequence[Stage], titles: Sequence[str]) -> None:
 
 def _chosen_target(stages: Sequence[Stage]) -> dict[str, Any] | None:
     """None before latencies are taken. Two targets are never drawn as one."""
-    found = dict.fromkeys(
-        json.dumps(m.target) for s in stages for v in s.variants for m in v.measurements if m.target
-    )
+    found = dict.fromkeys(json.dumps(m.target) for s in stages for m in s.own.measurements if m.target)
     names = {target: target_name(target) for target in found}
     if len(names) > 1:
         return dict(json.loads(linked_choice(st.container(), "Target", names, key="target")))
@@ -112,11 +110,10 @@ def _duration(stage: Stage) -> str:
 
 def _measured(stage: Stage, name: str, target: dict[str, Any] | None) -> Measurement | None:
     """Latencies of this target alone; accuracy on the split that choices are made by."""
-    found = (m for variant in stage.variants for m in variant.measurements)
     return next(
         (
             m
-            for m in found
+            for m in stage.own.measurements
             if m.name == name and m.split in (None, "validation") and m.target in (None, target)
         ),
         None,

@@ -93,7 +93,7 @@ def _actions(run: Run, job: Job | None) -> None:
             and job.state == "done"
             and st.button("Show in trade-offs", icon=":material/scatter_plot:")
         ):
-            last = run.stages[-1].variants[0].id if run.stages else ""
+            last = run.stages[-1].own.id if run.stages else ""
             params = {"experiment": run.experiment_id, "variant": last}
             st.switch_page("views/tradeoffs.py", query_params=params)
 
@@ -127,7 +127,7 @@ def _timeline(run: Run, job: Job | None) -> None:
 
 def _outcome(stage: Stage) -> None:
     how = "from cache · " if stage.cached else f"{stage.seconds:.1f} s · " if stage.index else ""
-    known = {(m.name, m.split): m.value for v in stage.variants for m in v.measurements}
+    known = {(m.name, m.split): m.value for m in stage.own.measurements}
     accuracy, ratio = known.get(("accuracy", "validation")), known.get(("latency_ratio", "validation"))
     speed = f" · {numbers.faster(ratio)}" if ratio is not None and stage.index else ""
     st.caption(f"{how}accuracy {numbers.share(accuracy)}{speed}")

@@ -7,7 +7,6 @@ import pytest
 
 from app.answers import Answers, answers_of, paired
 from db.artifacts import Artifacts
-from db.models import Stage
 
 LABELS = np.array([0, 0, 0, 1, 1, 3])
 FIRST = Answers(np.array([0, 0, 1, 1, 0, 3]), LABELS)
@@ -37,9 +36,9 @@ def test_other_samples_are_not_compared() -> None:
 def test_what_was_not_kept_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Artifacts(tmp_path / "artifacts")
     monkeypatch.setattr("app.answers.artifacts", lambda: store)
-    assert answers_of(Stage(answers_sha256=None)) is None
-    assert answers_of(Stage(answers_sha256="a" * 64)) is None
+    assert answers_of(None) is None
+    assert answers_of("a" * 64) is None
     np.savez(tmp_path / "kept.npz", validation=FIRST.guesses, validation_labels=LABELS)
-    found = answers_of(Stage(answers_sha256=store.add(tmp_path / "kept.npz")))
+    found = answers_of(store.add(tmp_path / "kept.npz"))
     assert found is not None
     assert found.right.tolist() == FIRST.right.tolist()

@@ -25,6 +25,8 @@ from workers.exits.thresholds import Answers, Frontier, Point, answers_to, find_
 from workers.host import logical_cores
 from workers.turns import training_turn
 
+#: Beside the file: the report, and the logits that other thresholds are tried on.
+REPORT, LOGITS = "exits.json", "exit_logits.npz"
 BATCH_SIZE = 64
 #: The gate runs them one at a time.
 GATE_SAMPLES = 1024
@@ -47,6 +49,8 @@ class ExitsReport(Frozen):
     max_drop: float
     target: Target
     path_ms: tuple[float, ...]
+    #: Of the model as uploaded, in the session of `path_ms`; None where it was not given.
+    baseline_ms: float | None = None
     #: Of the validation samples.
     samples: int
     share: tuple[float, ...]
@@ -55,7 +59,8 @@ class ExitsReport(Frozen):
     mean_ms: float
     guarantee: Guarantee | None
     parity: ExitParity
-    times: PathTimes
+    #: Measured at `thresholds`; None, and no batches, for thresholds that were set later.
+    times: PathTimes | None
     batches: tuple[BatchTimes, ...]
     notes: tuple[str, ...]
 
@@ -88,9 +93,9 @@ class Calibration:
         return told, *report.notes
 
     def keep(self, folder: Path) -> None:
-        """Write `exits.json` and `exit_logits.npz`."""
-        (folder / "exits.json").write_text(self.report.model_dump_json(indent=2) + "\n")
-        self.keep_logits(folder / "exit_logits.npz")
+        """Write REPORT and LOGITS."""
+        write_report(self.report, folder / REPORT)
+        self.keep_logits(folder / LOGITS)
 
     def keep_logits(self, path: Path) -> None:
         """Write an .npz with `validation_logits`, `validation_labels`, `test_logits` and `test_labels`."""
@@ -110,13 +115,15 @@ def calibrate(
     bench: Bench,
     *,
     staged: Sequence[Segment] | None = None,
+    baseline: Path | None = None,
     seed: int = 0,
     seconds: float = 2.0,
 ) -> Calibration:
     """Choose temperatures and thresholds, write the composed `file`, compare and time it.
 
     staged: the PyTorch segments that the file must equal;
-    None where the files are all there is, such as after quantization. seconds: per path and batch size.
+    None where the files are all there is, such as after quantization. baseline: the model as uploaded, to
+    be timed beside the paths. seconds: per path and batch size.
     Raises GateFailed, and StepFailed for segments that cannot be put together.
     """
     opened = onnx_segments(segments, threads=logical_cores())
@@ -125,7 +132,7 @@ def calibrate(
     labels = {split: bench.data.labels(split) for split in splits}
     temperatures = fit_temperatures(logits["calibration"], labels["calibration"])
     plan = plan.model_copy(update={"temperatures": temperatures})
-    path_ms = _path_ms(segments, plan, spec, bench, seconds)
+    path_ms, baseline_ms = _path_ms(segments, plan, spec, bench, baseline, seconds)
     answers = answers_to(labels["validation"], logits["validation"], plan, path_ms)
     point, promised = choose(answers, max_drop=plan.max_drop, confidence=plan.confidence, seed=seed)
     plan = plan.model_copy(update={"thresholds": point.thresholds})
@@ -140,6 +147,7 @@ def calibrate(
         max_drop=plan.max_drop,
         target=bench.target,
         path_ms=path_ms,
+        baseline_ms=baseline_ms,
         samples=len(answers.scores),
         share=point.share,
         accuracy=point.accuracy,
@@ -154,6 +162,10 @@ def calibrate(
         notes=_notes(temperatures, point, promised, plan.max_drop),
     )
     return Calibration(plan, report, logits, labels)
+
+
+def write_report(report: ExitsReport, path: Path) -> None:
+    path.write_text(report.model_dump_json(indent=2) + "\n")
 
 
 def choose(
@@ -193,14 +205,22 @@ def _logits(segments: Sequence[Segment], data: LabelledData, split: Split) -> np
 
 
 def _path_ms(
-    segments: Sequence[Path], plan: ExitPlan, spec: ModelSpec, bench: Bench, seconds: float
-) -> tuple[float, ...]:
+    segments: Sequence[Path],
+    plan: ExitPlan,
+    spec: ModelSpec,
+    bench: Bench,
+    baseline: Path | None,
+    seconds: float,
+) -> tuple[tuple[float, ...], float | None]:
+    """Of every way out, and of the baseline."""
     exits = len(segments) - 1
     provisional = plan.model_copy(update={"thresholds": (0.0,) * exits})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         compose_one_file(segments, provisional, file, spec, bench.data.classes)
-        return time_paths(file, exits, plan, _at(bench, 1), seconds=seconds)
+        beside = () if baseline is None else (baseline,)
+        times = time_paths(file, exits, plan, _at(bench, 1), beside=beside, seconds=seconds)
+    return times[: exits + 1], times[-1] if beside else None
 
 
 def _reference(segments: Sequence[Segment], data: LabelledData) -> tuple[np.ndarray, np.ndarray]:

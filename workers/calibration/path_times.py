@@ -74,15 +74,22 @@ class BatchTimes(Frozen):
 
 
 def time_paths(
-    file: Path, exits: int, plan: ExitPlan, bench: Bench, *, seconds: float = 4.0
+    file: Path,
+    exits: int,
+    plan: ExitPlan,
+    bench: Bench,
+    *,
+    beside: Sequence[Path] = (),
+    seconds: float = 4.0,
 ) -> tuple[float, ...]:
     """Milliseconds of a sample that leaves at each exit and at the end, everything before it included.
 
-    file: composed, with any thresholds. seconds: for the calls of one path.
+    file: composed, with any thresholds. beside: other files to time in the same session; theirs come last.
+    seconds: for the calls of one path.
     """
     samples = real_samples(bench, 0)
     with forced_paths(file, exits, plan) as paths, alone(bench.target.threads):
-        sittings = list(_sittings(_openers(paths, bench), samples, bench, seconds))
+        sittings = list(_sittings(_openers([*paths, *beside], bench), samples, bench, seconds))
     return tuple(_path_ms(np.concatenate(sittings)))
 
 

@@ -1,6 +1,6 @@
 """How often the exported file's first guess is right."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,22 +35,25 @@ class Accuracy(Measure):
         size = BATCH_SIZE if artefact.candidate.exits is None else 1
         answers = {split: _guesses(session, split, size, bench) for split in SPLITS}
         labels = {split: bench.data.labels(split) for split in SPLITS}
-        _keep(artefact.file.with_name(ANSWERS), answers, labels)
-        return [self._measurement(split, answers[split] == labels[split]) for split in SPLITS]
+        keep_answers(artefact.file.with_name(ANSWERS), answers, labels)
+        return [accuracy_of(split, answers[split] == labels[split]) for split in SPLITS]
 
-    def _measurement(self, split: Split, right: np.ndarray) -> Measurement:
-        correct, samples = int(right.sum()), len(right)
-        interval = binomtest(correct, samples).proportion_ci(method="wilson")
-        return Measurement(
-            name="accuracy",
-            value=correct / samples,
-            low=float(interval.low),
-            high=float(interval.high),
-            unit=self.unit,
-            better=self.better,
-            split=split,
-            samples=samples,
-        )
+
+def accuracy_of(split: Split, right: np.ndarray, marks: tuple[str, ...] = ()) -> Measurement:
+    """right: (N,) bool, of every sample of the split."""
+    correct, samples = int(right.sum()), len(right)
+    interval = binomtest(correct, samples).proportion_ci(method="wilson")
+    return Measurement(
+        name="accuracy",
+        value=correct / samples,
+        low=float(interval.low),
+        high=float(interval.high),
+        unit=Accuracy.unit,
+        better=Accuracy.better,
+        split=split,
+        samples=samples,
+        marks=marks,
+    )
 
 
 def _guesses(session: Session, split: Split, size: int, bench: Bench) -> np.ndarray:
@@ -65,8 +68,8 @@ def _guesses(session: Session, split: Split, size: int, bench: Bench) -> np.ndar
     return np.concatenate(found)
 
 
-def _keep(path: Path, answers: dict[Split, np.ndarray], labels: dict[Split, np.ndarray]) -> None:
-    """Write whole or not at all."""
+def keep_answers(path: Path, answers: Mapping[Split, np.ndarray], labels: Mapping[Split, np.ndarray]) -> None:
+    """Write ANSWERS whole or not at all."""
     kept = {split: values.astype(np.int32) for split, values in answers.items()}
     right = {f"{split}_labels": values.astype(np.int32) for split, values in labels.items()}
     partial = path.with_suffix(".partial")

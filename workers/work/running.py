@@ -1,9 +1,7 @@
 """Kind `run`: a recipe applied to a model and a dataset, each stage kept as soon as it is finished."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from sqlalchemy.orm import Session
@@ -13,9 +11,10 @@ from db.artifacts import Artifacts
 from db.models import Model, Run
 from db.session import reading
 from workers.assignment import Assignment
-from workers.base import Candidate, ModelSpec, Target
-from workers.base import Measurement as Taken
+from workers.base import Candidate, Measurement, ModelSpec, Target
+from workers.calibration.calibrate import LOGITS, REPORT
 from workers.catalog import METHODS, RUNTIMES
+from workers.data import Dataset
 from workers.errors import ParedownError
 from workers.graph.importing import open_model
 from workers.host import host_facts
@@ -23,6 +22,8 @@ from workers.measures.accuracy import ANSWERS
 from workers.pipeline import Event, Job, Stage, run
 from workers.recipe import Recipe
 from workers.work.files import open_data, placed
+from workers.work.pictures import keep_pictures
+from workers.work.rows import columns_of, threshold_columns
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def do(assignment: Assignment) -> None:
     assignment.tell("Decoding the pictures")
     data = dataset.prepare(model.spec.preprocessing, settings.data / "datasets")
     recipe = Recipe.model_validate(row.recipe)
-    kept = _Kept(assignment, row)
+    kept = _Kept(assignment, row, dataset)
     outcome = run(
         Job(
             model=model,
@@ -61,7 +62,7 @@ def do(assignment: Assignment) -> None:
         for stage in outcome.stages:
             stage_id, known = kept.stages[stage.index]
             added = [m for m in stage.measurements if m not in known]
-            runs.add_measurements(session, stage_id, [_columns(m) for m in added])
+            runs.add_measurements(session, stage_id, [columns_of(m) for m in added])
         session.get_one(Run, row.id).warnings = [*data.problems, *outcome.warnings]
 
     assignment.tell("Done", stage=len(outcome.stages) - 1, share=1.0)
@@ -71,11 +72,12 @@ def do(assignment: Assignment) -> None:
 class _Kept:
     """Takes what the pipeline tells; stages[index] = (id of the row, measurements in it)."""
 
-    def __init__(self, assignment: Assignment, row: Run) -> None:
+    def __init__(self, assignment: Assignment, row: Run, dataset: Dataset) -> None:
         self.assignment, self.run_id = assignment, row.id
+        self.dataset, self.dataset_id = dataset, row.experiment.dataset_id
         self.count = len(row.recipe.get("steps", ())) + 1
         self.artifacts = Artifacts(assignment.settings.artifacts)
-        self.stages: dict[int, tuple[str, tuple[Taken, ...]]] = {}
+        self.stages: dict[int, tuple[str, tuple[Measurement, ...]]] = {}
 
     def take(self, event: Event) -> None:
         progress = event.progress
@@ -88,7 +90,8 @@ class _Kept:
             self._keep(event.finished)
 
     def _keep(self, stage: Stage) -> None:
-        archive, answers = stage.file.with_name("model.pt2"), stage.file.with_name(ANSWERS)
+        if stage.exits is not None:
+            keep_pictures(self.assignment, self.dataset_id, self.dataset)
         columns = {
             "index": stage.index,
             "method": stage.method,
@@ -99,19 +102,27 @@ class _Kept:
             "notes": list(stage.notes),
             "parity": None if stage.parity is None else stage.parity.model_dump(mode="json"),
             "file_sha256": self.artifacts.add(stage.file),
-            "archive_sha256": self.artifacts.add(archive) if archive.exists() else None,
-            "answers_sha256": self.artifacts.add(answers) if answers.exists() else None,
+            "archive_sha256": self._beside(stage, "model.pt2"),
+            "answers_sha256": self._beside(stage, ANSWERS),
+            "exits_sha256": self._beside(stage, REPORT),
+            "exit_logits_sha256": self._beside(stage, LOGITS),
         }
-        numbers = [_columns(m) for m in stage.measurements]
+        numbers = [columns_of(m) for m in stage.measurements]
+        thresholds = None if stage.exits is None else threshold_columns(stage.exits.thresholds or ())
 
         def change(session: Session) -> None:
-            row = runs.save_stage(session, self.run_id, columns, numbers)
+            row = runs.save_stage(session, self.run_id, columns, numbers, thresholds)
             self.stages[stage.index] = (row.id, stage.measurements)
             if not stage.cached:
                 jobs.got_on(session, self.assignment.job.id)
 
         self.assignment.write(change)
         log.info("stage %d %s %s", stage.index, stage.key, "from cache" if stage.cached else "carried out")
+
+    def _beside(self, stage: Stage, name: str) -> str | None:
+        """In the store, if the stage has such a file."""
+        file = stage.file.with_name(name)
+        return self.artifacts.add(file) if file.exists() else None
 
 
 def _model(assignment: Assignment, model: Model) -> Candidate:
@@ -130,8 +141,3 @@ def _others(assignment: Assignment, recipe: Recipe, project_id: str) -> dict[str
         if row is not None:
             found[str(name)] = _model(assignment, row)
     return found
-
-
-def _columns(measurement: Taken) -> Mapping[str, Any]:
-    columns = measurement.model_dump(mode="json")
-    return columns | {"marks": list(measurement.marks)}
