@@ -1,20 +1,23 @@
 """Numbers as they are written on every page: unit, fixed decimals, interval, a real minus sign."""
 
 import json
+import math
 import time
+from collections.abc import Iterable
 
 #: A space at which no line is broken.
 NARROW = "\u00a0"
 
 
-def share(value: float | None) -> str:
+def share(value: float | None, digits: int = 1) -> str:
     """0.912 -> 91.2 %"""
-    return "–" if value is None else f"{100 * value:.1f}{NARROW}%"
+    return "–" if value is None else f"{100 * value:.{digits}f}{NARROW}%"
 
 
-def points(difference: float) -> str:
+def points(difference: float, digits: int = 1) -> str:
     """A difference of shares: −0.4 points."""
-    return f"{100 * difference:+.1f} points".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
+    value = round(100 * difference, digits)
+    return f"{value:+.{digits}f} points".replace("-", "−") if value else f"{0:.{digits}f} points"
 
 
 def change(before: float, after: float) -> str:
@@ -42,6 +45,17 @@ def milliseconds(value: float | None, low: float | None = None, high: float | No
     spread, least = max(value - low, high - value), 10**-digits
     told = f"{spread:.{digits}f}" if spread >= least / 2 or spread == 0 else f"<{least:.{digits}f}"
     return f"{value:.{digits}f}{NARROW}ms{NARROW}±{NARROW}{told}"
+
+
+def thresholds(values: Iterable[float]) -> str:
+    """Of exits: 0.912 / 0.8; with more than three digits where one is close to 1."""
+    return " / ".join(_digits(value) for value in values)
+
+
+def _digits(value: float) -> str:
+    distance = abs(1 - value)
+    digits = 3 if distance == 0 else max(3, 1 - math.floor(math.log10(distance)))
+    return f"{value:.{min(digits, 8)}f}".rstrip("0").rstrip(".")
 
 
 def size(value: float | None) -> str:

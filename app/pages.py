@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.components.sidebar_foot import sidebar_foot
 from app.session import reading
-from db import people, runs
+from db import people, runs, variants
 
 PAGES = (
     ("tradeoffs", "Trade-offs", "scatter_plot"),
@@ -16,6 +16,8 @@ PAGES = (
     ("data", "Data", "dataset"),
     ("targets", "Targets", "memory"),
 )
+#: Only where something stops early.
+EXITS = ("exits", "Exits", "call_split")
 SIDEBAR_PX = 220
 START = ("start", "Start", "flag")
 
@@ -23,6 +25,7 @@ st.set_page_config(page_title="Paredown", page_icon="✂️", layout="wide", ini
 st.html(Path(__file__).with_name("look.css"))
 with reading() as session:
     empty = runs.count(session) == 0
+    exits = variants.any_exits(session)
     project, person = people.here(session)
 
 
@@ -32,9 +35,10 @@ def home() -> None:
     st.switch_page("views/start.py" if empty else "views/tradeoffs.py", query_params=query)
 
 
+pages = (START, *PAGES) if empty else (PAGES[0], EXITS, *PAGES[1:]) if exits else PAGES
 shown = [
     st.Page(f"views/{name}.py", title=title, icon=f":material/{icon}:", url_path=name.replace("_", "-"))
-    for name, title, icon in ((START, *PAGES) if empty else PAGES)
+    for name, title, icon in pages
 ]
 page = st.navigation([st.Page(home, default=True, visibility="hidden"), *shown])
 sidebar_foot(project, person)

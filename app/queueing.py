@@ -1,6 +1,6 @@
 """Runs that are asked for: rows, a job each, and a wake-up for a worker after the commit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -30,6 +30,14 @@ def _queue(session: Session, experiment: Experiment, recipe: Mapping[str, Any], 
     run = runs.add(session, experiment, name=recipe["name"], recipe=recipe, seed=seed)
     queue = queue_for(recipe, online_queues(session))
     return jobs.add(session, "run", run.id, queue=queue, request={})
+
+
+def queue_thresholds(stage_id: str, variant_id: str, thresholds: Sequence[float]) -> None:
+    """Ask for a point with these thresholds; variant_id: the point that they were moved from."""
+    with app.session.writing() as session:
+        request = {"variant": variant_id, "thresholds": list(thresholds)}
+        job = jobs.add(session, "thresholds", stage_id, queue="cpu", request=request)
+    wake(job)
 
 
 def cancel(job_id: str) -> None:

@@ -103,6 +103,12 @@ def experiments(session: Session) -> Sequence[Experiment]:
     return session.scalars(select(Experiment).options(*loaded).order_by(Experiment.created_at.desc())).all()
 
 
+def of_experiment(session: Session, experiment_id: str) -> Sequence[Run]:
+    """Oldest first."""
+    statement = select(Run).where(Run.experiment_id == experiment_id)
+    return session.scalars(statement.order_by(Run.created_at)).all()
+
+
 def set_goal(session: Session, experiment_id: str, goal: Mapping[str, float]) -> None:
     """goal: max_drop_points, max_latency_ratio."""
     session.get_one(Experiment, experiment_id).goal = dict(goal)

@@ -153,6 +153,7 @@ def _plain(experiment_id: str) -> Select[*tuple[Any, ...]]:
             *numbers,
             _picked(Measurement.low, "accuracy").label("accuracy_low"),
             _picked(Measurement.high, "accuracy").label("accuracy_high"),
+            func.max(case((Stage.exits_sha256.is_not(None), 1), else_=0)).label("exits"),
             # As text: PostgreSQL compares no JSON.
             func.max(case((Variant.file_sha256.is_not(None), cast(Variant.thresholds, Text)))).label("moved"),
         )

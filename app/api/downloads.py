@@ -7,6 +7,7 @@ from fastapi.responses import FileResponse
 
 from app.session import artifacts, reading
 from db import variants
+from db.models import Run, Stage, Variant
 
 router = APIRouter(prefix="/downloads")
 
@@ -18,8 +19,21 @@ def get_variant(variant_id: str) -> FileResponse:
         found = variants.whole(session, variant_id)
     if found is None:
         raise HTTPException(404, "There is no such point.")
-    _, stage, run = found
-    return stored_file(stage.file_sha256, file_name(run.name, stage.index))
+    variant, stage, run = found
+    sha256 = variants.stored(variant, stage, "file")
+    assert sha256 is not None
+    return stored_file(sha256, variant_file(variant, stage, run))
+
+
+@router.get("/variants/{variant_id}/exits.json")
+def get_exits(variant_id: str) -> FileResponse:
+    """Cuts, temperatures, thresholds, path times and the promise of a point with early exits."""
+    with reading() as session:
+        found = variants.whole(session, variant_id)
+    sha256 = found and variants.stored(found[0], found[1], "exits")
+    if not sha256:
+        raise HTTPException(404, "There is no such point, or it has no exits.")
+    return stored_file(sha256, "exits.json")
 
 
 def stored_file(sha256: str, name: str) -> FileResponse:
@@ -31,6 +45,15 @@ def stored_file(sha256: str, name: str) -> FileResponse:
     # Without this the middleware would compress a gigabyte on the fly and hide its length.
     headers = {"Content-Encoding": "identity", "X-SHA256": sha256, "X-Content-Type-Options": "nosniff"}
     return FileResponse(path, filename=name, media_type="application/octet-stream", headers=headers)
+
+
+def variant_file(variant: Variant, stage: Stage, run: Run) -> str:
+    """Thresholds that were set later are told by the name."""
+    name = file_name(run.name, stage.index)
+    if variant.file_sha256 is None or not variant.thresholds:
+        return name
+    values = "-".join(f"{value:.4g}" for value in variant.thresholds.values())
+    return name.replace(".onnx", f"-exits-{values}.onnx")
 
 
 def file_name(run_name: str, stage: int) -> str:

@@ -21,7 +21,7 @@ from db.models import Job
 
 PREFIX = "/api/state/"
 FRESH_SECONDS = 0.4
-RUN_KINDS = ("run", "measure")
+RUN_KINDS = ("run", "measure", "thresholds")
 
 router = APIRouter()
 _lock = threading.Lock()

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from app import numbers
+
 Floats = npt.NDArray[np.float64]
 
 MAX_POINTS = 9_000
@@ -57,8 +59,14 @@ def variants_frame(
     frame["last"] = frame["baseline"] | (frame["index"] == last)
     stage = " · stage " + frame["index"].astype(str)
     frame["label"] = frame["name"] + np.where(frame["last"], "", stage)
+    frame["label"] += [moved_words(moved) for moved in frame["moved"]]
     frame.loc[frame["baseline"], "label"] = "Baseline"
     return frame
+
+
+def moved_words(thresholds: str | None) -> str:
+    """What tells a point with other thresholds from the one it was moved from; they come as JSON."""
+    return f" · exits at {numbers.thresholds(json.loads(thresholds).values())}" if thresholds else ""
 
 
 def family_of(methods: Sequence[str], families: Mapping[str, str]) -> str:

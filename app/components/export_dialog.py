@@ -6,16 +6,31 @@ from typing import Any
 import streamlit as st
 
 from app import numbers
-from app.api.downloads import file_name
+from app.api.downloads import variant_file
 from app.components.figures import figures
 from app.session import reading
 from db import variants
-from db.models import Model, Stage
+from db.models import Model
 
 INSIDE = (
     "Weights, class names and preprocessing. Input `input`: float32 (N, {channels}, {height}, {width}), "
     "preprocessed; output `logits`: (N, {classes}); N is any number. Nothing in it tells where it was made."
 )
+EXITS_INSIDE = (
+    "It stops early by itself: a second output, `exit`, (N,), says where, from 1. A batch leaves when all of "
+    "its rows are sure; one at a time, as below, every sample leaves where it is sure. `exits.json` holds "
+    "cuts, temperatures, thresholds, the time of every way out and the promise, if one was asked for."
+)
+CHANGE_IT = """
+import numpy as np, onnx
+
+model = onnx.load("{file}")
+for tensor in model.graph.initializer:
+    if tensor.name == "exit_1_threshold":
+        value = np.full(tensor.dims, 0.9, np.float32)  # leave only above this score
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+onnx.save(model, "{file}")
+""".strip()
 RUN_IT = """
 import json, numpy as np, onnxruntime
 
@@ -25,8 +40,13 @@ how, classes = json.loads(about["preprocessing"]), json.loads(about["classes"])
 pictures = np.load("pictures.npy")  # uint8 (N, {height}, {width}, {channels})
 mean, std = np.float32(how["mean"]), np.float32(how["std"])
 inputs = (pictures / np.float32(255) - mean) / std
-logits = session.run(None, {{"input": inputs.transpose(0, 3, 1, 2)}})[0]
+{answer}
 print(*(classes[best] for best in logits.argmax(axis=1)), sep="\\n")
+""".strip()
+TOGETHER = 'logits = session.run(None, {"input": inputs.transpose(0, 3, 1, 2)})[0]'
+ONE_BY_ONE = """
+singly = inputs.transpose(0, 3, 1, 2)[:, None]
+logits = np.concatenate([session.run(["logits"], {"input": one})[0] for one in singly])
 """.strip()
 TO_AN_ARRAY = """
 import numpy as np
@@ -58,48 +78,59 @@ def export_dialog(variant_id: str) -> None:
     spec = model.spec or {}
     how = spec.get("preprocessing") or {}
     size = next((m.value for m in variant.measurements if m.name == "size"), None)
-    name = file_name(run.name, stage.index)
-    st.link_button(
-        "Download", f"/api/downloads/variants/{variant_id}", type="primary", icon=":material/download:",
-        width="stretch",
-    )  # fmt: skip
+    name, exits = variant_file(variant, stage, run), variants.stored(variant, stage, "exits") is not None
+    address = f"/api/downloads/variants/{variant_id}"
+    st.link_button("Download", address, type="primary", icon=":material/download:", width="stretch")
+    if exits:
+        st.link_button("exits.json", f"{address}/exits.json", icon=":material/data_object:", width="stretch")
     figures({"File": name, "Format": "ONNX", "Size": numbers.size(size)})
     st.markdown("**What is inside**")
     if how:
         st.markdown(INSIDE.format(**how, classes=spec["classes"]))
+    if exits:
+        st.markdown(EXITS_INSIDE)
     st.markdown("**Same answers as the network it was made from**")
-    st.text(parity_sentence(stage, model))
+    st.text(parity_sentence(variant.parity or stage.parity, model))
     st.markdown("**SHA-256**")
-    st.code(stage.file_sha256, language=None, wrap_lines=True)
+    st.code(variants.stored(variant, stage, "file"), language=None, wrap_lines=True)
     if how:
-        _how_to_run(name, how)
+        _how_to_run(name, how, exits=exits)
+    if exits:
+        with st.expander("To change a threshold, without exporting again"):
+            st.caption("pip install onnx numpy")
+            st.code(lines_to_change(name), language="python", wrap_lines=True)
 
 
-def parity_sentence(stage: Stage, model: Model) -> str:
+def parity_sentence(parity: Mapping[str, Any] | None, model: Model) -> str:
     """What the gate found when the file was written."""
     if model.file_name == "model.onnx":
         return "Nothing to compare: the uploaded ONNX graph is handed out as it came."
-    if stage.parity is None:
+    if parity is None:
         return "The gate was passed, by a version of Paredown that did not keep how far."
-    samples, error, same = (stage.parity[name] for name in ("samples", "logit_error", "same_answer"))
+    samples, error, same = (parity[name] for name in ("samples", "logit_error", "same_answer"))
     return (
         f"Compared on {samples:,} samples of the dataset: logits differ by at most {error:.1e} of the "
         f"largest one, and {numbers.share(same)} of the answers are the same."
     )
 
 
-def _how_to_run(name: str, how: Mapping[str, Any]) -> None:
+def _how_to_run(name: str, how: Mapping[str, Any], *, exits: bool) -> None:
     st.markdown("**To run it**")
     st.caption("pip install onnxruntime numpy")
-    st.code(lines_to_run(name, how), language="python", wrap_lines=True)
+    st.code(lines_to_run(name, how, exits=exits), language="python", wrap_lines=True)
     with st.expander("From a picture file to that array"):
         st.caption("pip install pillow numpy")
         st.code(lines_to_prepare(how), language="python", wrap_lines=True)
 
 
-def lines_to_run(file: str, how: Mapping[str, Any]) -> str:
+def lines_to_run(file: str, how: Mapping[str, Any], *, exits: bool = False) -> str:
     """A program that answers for an array of pictures. how: the model's preprocessing."""
-    return RUN_IT.format(file=file, **how)
+    return RUN_IT.format(file=file, answer=ONE_BY_ONE if exits else TOGETHER, **how)
+
+
+def lines_to_change(file: str) -> str:
+    """A program that changes a threshold of a file with exits."""
+    return CHANGE_IT.format(file=file)
 
 
 def lines_to_prepare(how: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ ROWS: tuple[tuple[str, str | None, str], ...] = (
     ("accuracy", "validation", "Accuracy (validation)"),
     ("accuracy", "test", "Accuracy (test)"),
     ("latency_ratio", "validation", "Latency to baseline"),
+    ("latency_mean", "validation", "Latency mean"),
     ("latency_p50", "validation", "Latency p50"),
     ("latency_p90", "validation", "Latency p90"),
     ("latency_p99", "validation", "Latency p99"),
@@ -94,6 +95,11 @@ def variant_recipe(found: Found) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Export", icon=":material/download:", key=f"export-{variant.id}"):
             export_dialog(variant.id)
+        if stage.exit_logits_sha256 is not None:
+            st.page_link(
+                "views/exits.py", label="Explore exits", icon=":material/call_split:",
+                query_params={"variant": variant.id},
+            )  # fmt: skip
         st.page_link(
             "views/runs.py", label="Open the run", icon=":material/timeline:", query_params={"run": run.id}
         )

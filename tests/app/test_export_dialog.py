@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from app.components.export_dialog import lines_to_prepare, lines_to_run, parity_sentence
-from db.models import Model, Stage
+from db.models import Model
 from workers.base import Candidate, ImagePreprocessing, ModelSpec
 from workers.data.limits import DEFAULTS
 from workers.data.pictures import fit
@@ -89,11 +89,11 @@ def test_the_lines_prepare_pictures_as_the_workers_do(
 
 
 def test_parity_is_told_in_numbers() -> None:
-    stage, model = Stage(parity=None), Model(file_name="model.pt2")
-    assert "did not keep" in parity_sentence(stage, model)
-    stage.parity = {"samples": 1256, "logit_error": 2.34e-6, "same_answer": 1.0}
-    told = parity_sentence(stage, model)
+    model = Model(file_name="model.pt2")
+    assert "did not keep" in parity_sentence(None, model)
+    parity = {"samples": 1256, "logit_error": 2.34e-6, "same_answer": 1.0}
+    told = parity_sentence(parity, model)
     assert "1,256 samples" in told
     assert "2.3e-06" in told
     assert "100.0\u00a0%" in told
-    assert "as it came" in parity_sentence(stage, Model(file_name="model.onnx"))
+    assert "as it came" in parity_sentence(parity, Model(file_name="model.onnx"))

@@ -29,6 +29,7 @@ from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Targ
 from workers.calibration.calibrate import calibrate
 from workers.catalog import MEASURES
 from workers.data.builtin import sample
+from workers.exits import placing
 from workers.graph.archive import trace, write_archive
 from workers.graph.resnets import RESNETS
 from workers.job import KINDS
@@ -41,7 +42,7 @@ from workers.work.files import open_data
 
 LOOKS = ImagePreprocessing(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
 EXITS = {"method": "early_exit", "exits": 2, "head_epochs": 1, "epochs": 1, "max_drop": 1.0, "guarantee": 0.9}
-SIZES = {"calibration": 200, "test": 300, "train": 600}
+SIZES = {"calibration": 200, "test": 300, "train": 1200}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ class _Quick(Latency):
 def quickly() -> Iterator[None]:
     """Everything that is timed takes as few calls as it can."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placing, "SECONDS", 0.05)
         patch.setattr(pipeline, "calibrate", partial(calibrate, seconds=0.02))
         patch.setattr(pipeline, "MEASURES", MappingProxyType({**MEASURES, "latency": _Quick}))
         yield
@@ -147,7 +149,7 @@ def _model(settings: Settings, dataset_id: str, data: Path) -> str:
     train(
         net,
         context,
-        settings=TrainingSettings(epochs=3, learning_rate=0.2, batch_size=32),
+        settings=TrainingSettings(epochs=3, learning_rate=0.1, batch_size=32),
         loss=cross_entropy(),
     )
     graph = torch.fx.symbolic_trace(net.eval())

@@ -1,0 +1,194 @@
+"""When may a sample leave early, and what does it cost? Thresholds of a file with exits, moved and saved."""
+
+import json
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+import app.session
+from app import numbers
+from app.charts.exits import exits_line, frontier_chart, leaving_by_class
+from app.charts.variants import moved_words
+from app.components.exit_gallery import exit_gallery
+from app.components.exit_sliders import NAME, ExitSliders
+from app.components.linked import linked_choice
+from app.components.live import live
+from app.components.save_point import save_point
+from app.components.static_rival import static_rival
+from app.exits import Explored, Outcome, explored
+from app.rival import Rival, rivals
+from db import jobs, runs, variants
+from db.models import Job, Run, Stage, Variant
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page is about, read once per visit.
+
+    saved: all variants of the stage. saving: the job that was last to add one. baseline: accuracy of the
+    model as uploaded. before: latency ratio of the stage before the exits. queued: the experiment's runs by
+    name.
+    """
+
+    variant: Variant
+    stage: Stage
+    run: Run
+    explored: Explored
+    saved: tuple[Variant, ...]
+    saving: Job | None
+    baseline: float | None
+    before: float
+    static: list[Rival]
+    queued: dict[str, tuple[Run, Job | None]]
+
+
+def main() -> None:
+    live("/api/state/runs", key="live", seconds=2)
+    st.title("Exits")
+    with app.session.reading() as session:
+        found = variants.with_exits(session)
+    if not found:
+        return _empty()
+    names = {v.id: _name(v, run) for v, _, run in found}
+    chosen = linked_choice(st.container(), "Point", names, key="variant", belongs=[NAME])
+    variant, stage, run = next(three for three in found if three[0].id == chosen)
+    shown = _read(variant, stage, run, tuple(v for v, other, _ in found if other.id == stage.id))
+    if shown is None:
+        st.warning("The store has lost what the exits said. Retry the run to explore it.")
+        return None
+    _way_through(shown)
+    _explorer(shown)
+    return None
+
+
+def _empty() -> None:
+    st.info("No model with early exits yet. Queue a run whose last step is Early exits; it is explored here.")
+    st.page_link("views/new_run.py", label="New run", icon=":material/add:")
+
+
+def _name(variant: Variant, run: Run) -> str:
+    moved = moved_words(json.dumps(variant.thresholds) if variant.file_sha256 else None)
+    return f"{run.name}{moved} · {run.experiment.model.name} on {run.experiment.dataset.name}"
+
+
+def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) -> Shown | None:
+    found = explored(stage)
+    if found is None:
+        return None
+    target = found.report.target.model_dump(mode="json")
+    with app.session.reading() as session:
+        whole = runs.whole(session, run.id)
+        rows = variants.comparison(session, run.experiment_id)
+        queued = runs.of_experiment(session, run.experiment_id)
+        latest = jobs.latest(session, [stage.id, *(other.id for other in queued)])
+    assert whole is not None
+    taken = {s.index: {(m.name, m.split): m.value for m in s.own.measurements} for s in whole.stages}
+    return Shown(
+        variant,
+        stage,
+        run,
+        found,
+        saved,
+        latest.get(stage.id),
+        taken.get(0, {}).get(("accuracy", "validation")),
+        taken.get(stage.index - 1, {}).get(("latency_ratio", "validation")) or 1.0,
+        rivals([row | {"target": json.loads(row["target"])} for row in rows], target),
+        {other.name: (other, latest.get(other.id)) for other in queued},
+    )
+
+
+def _way_through(shown: Shown) -> None:
+    report = shown.explored.report
+    st.caption(
+        f"{report.samples:,} validation samples · score: {report.score} · "
+        f"{numbers.target_name(report.target.model_dump_json())}"
+    )
+    st.altair_chart(
+        exits_line(report.cuts, report.path_ms), alt="Blocks between the exits, as long as they take"
+    )
+
+
+@st.fragment
+def _explorer(shown: Shown) -> None:
+    """Everything that moves with the thresholds; only this runs again when a slider is let go."""
+    sliders = ExitSliders(shown.variant, shown.explored)
+    outcome = shown.explored.at(sliders.current())
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        sliders.draw(outcome)
+    with right:
+        _three_numbers(outcome)
+        _promise(outcome)
+        _frontier(outcome, shown.baseline)
+    with left:
+        save_point(
+            outcome.thresholds, shown.variant, shown.stage, shown.run, saved=shown.saved, job=shown.saving
+        )
+    facts = shown.run.experiment.dataset.facts or {}
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        static_rival(
+            outcome, shown.run, shown.stage, before=shown.before, found=shown.static, queued=shown.queued
+        )
+    with right:
+        st.markdown("**Where samples leave, by class**")
+        classes = [str(entry["name"]) for entry in facts["classes"]]
+        st.altair_chart(
+            leaving_by_class(outcome.by_class, classes), key="by-class",
+            alt="Share of each class that leaves at each exit",
+        )  # fmt: skip
+    exit_gallery(outcome, facts)
+
+
+def _three_numbers(outcome: Outcome) -> None:
+    point, full = outcome.point, outcome.explored.frontier.full
+    full_ms = outcome.explored.report.path_ms[-1]
+    shown = (
+        ("Accuracy (validation)", numbers.share(point.accuracy, 2), numbers.points(point.accuracy - full, 2)),
+        ("Mean latency", numbers.milliseconds(point.mean_ms), numbers.faster(point.mean_ms / full_ms)),
+        ("p99 latency", numbers.milliseconds(outcome.p99_ms), numbers.faster(outcome.p99_ms / full_ms)),
+    )
+    for column, (title, value, change) in zip(st.columns(3), shown, strict=True):
+        column.metric(title, value, change, delta_color="off", delta_arrow="off")
+    st.caption(
+        f"Changes are against the full model. Test: {numbers.share(outcome.test_accuracy, 2)}. Latencies "
+        "come from the times of the ways out, measured in one session."
+    )
+
+
+def _promise(outcome: Outcome) -> None:
+    promised = outcome.explored.report.guarantee
+    if promised is None:
+        return
+    if outcome.thresholds == tuple(outcome.explored.calibrated) or promised.thresholds is None:
+        st.info(promised.sentence, icon=":material/verified:" if promised.thresholds else ":material/info:")
+    else:
+        st.warning("Moved thresholds carry no promise.", icon=":material/gpp_maybe:")
+
+
+def _frontier(outcome: Outcome, baseline: float | None) -> None:
+    found = outcome.explored
+    frontier = pd.DataFrame(
+        [
+            {
+                "ms": point.mean_ms,
+                "accuracy": point.accuracy,
+                "hover": f"{numbers.share(point.accuracy, 2)} · {numbers.milliseconds(point.mean_ms)} · "
+                f"thresholds {numbers.thresholds(point.thresholds)}",
+            }
+            for point in found.frontier.points
+        ]
+    )
+    others = list(found.always)
+    if baseline is not None and found.report.baseline_ms is not None:
+        others.append(("Baseline", found.report.baseline_ms, baseline))
+    static = pd.DataFrame(others, columns=["name", "ms", "accuracy"])
+    static["hover"] = [
+        f"{name}: {numbers.share(accuracy, 2)} · {numbers.milliseconds(ms)}" for name, ms, accuracy in others
+    ]
+    chart = frontier_chart(frontier, static, (outcome.point.mean_ms, outcome.point.accuracy))
+    st.altair_chart(chart, key="frontier", alt="Accuracy over mean latency of all sensible thresholds")
+
+
+main()
