@@ -13,6 +13,7 @@ from workers.calibration.calibrate import ExitsReport
 from workers.calibration.moving import KeptExits, read_kept
 from workers.exits.scores import leaving
 from workers.exits.thresholds import Answers, Frontier, Point, find_frontier, threshold_grid
+from workers.work.pictures import specimens
 
 #: Positions of a slider, at equal shares of the samples: where many scores lie, it moves in small steps.
 POSITIONS = 96
@@ -103,17 +104,20 @@ class Outcome:
         return np.asarray(flat.reshape(classes, ways))
 
     def early(self, count: int) -> np.ndarray:
-        """Samples that left at the first exit that anybody takes, the surest first."""
+        """Samples that left at the first exit that anybody takes: the surest of every class first."""
         first = int(self.taken.min())
-        rows = np.flatnonzero(self.taken == first)
         if first == len(self.thresholds):
-            return rows[:0]
-        return self._sorted(rows, -self.explored.validation.scores[rows, first])[:count]
+            return np.empty(0, np.int64)
+        rows = np.flatnonzero(self.taken == first)
+        return self._of_all_classes(self._sorted(rows, -self.explored.validation.scores[rows, first]), count)
 
     def late(self, count: int) -> np.ndarray:
-        """Samples that went to the end, those of which the last exit was least sure first."""
+        """Samples that went to the end: those of every class of which the last exit was least sure."""
         rows = np.flatnonzero(self.taken == len(self.thresholds))
-        return self._sorted(rows, self.explored.validation.scores[rows, -1])[:count]
+        return self._of_all_classes(self._sorted(rows, self.explored.validation.scores[rows, -1]), count)
+
+    def _of_all_classes(self, rows: np.ndarray, count: int) -> np.ndarray:
+        return np.asarray(rows[specimens(self.explored.kept.labels["validation"][rows], count)])
 
     @cached_property
     def changed(self) -> np.ndarray:

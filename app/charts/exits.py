@@ -88,7 +88,7 @@ def frontier_chart(frontier: pd.DataFrame, others: pd.DataFrame, here: tuple[flo
 def _latency(frontier: pd.DataFrame, others: pd.DataFrame) -> alt.X:
     known = pd.concat([frontier["ms"], others["ms"]])
     low, high = float(known.min()), float(known.max())
-    pad = 0.09 * (high - low) or 0.1 * high
+    pad = 0.12 * (high - low) or 0.1 * high
     scale = alt.Scale(domain=[max(0.0, low - pad), high + pad], nice=False)
     return alt.X("ms:Q", title="Mean latency (ms), from path times", scale=scale, axis=alt.Axis(tickCount=6))
 

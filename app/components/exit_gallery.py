@@ -1,37 +1,38 @@
 """Samples that left early, late, and with another answer than the full model's."""
 
 import zipfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import streamlit as st
 
 from app.exits import Outcome
 from app.session import artifacts
-from workers.work.pictures import FACT
 
-PER_ROW = 12
+PER_ROW = 8
 PICTURE_PX = 64
 
 
-def exit_gallery(outcome: Outcome, facts: Mapping[str, Any]) -> None:
-    """facts: of the dataset."""
-    pictures = _open(facts.get(FACT))
+def exit_gallery(outcome: Outcome, classes: Sequence[str], sha256: str | None) -> None:
+    """classes: their names. sha256: of the pictures of the validation samples."""
+    pictures = _open(sha256)
     if pictures is None:
         st.caption("Pictures of the samples were not kept. Retry the run to see them.")
         return
     changed = outcome.changed
     worse = int(outcome.explored.validation.worse[changed, outcome.taken[changed]].sum())
     rows = (
-        ("Left early, the surest first", outcome.early(PER_ROW)),
-        ("Went to the end, the least sure first", outcome.late(PER_ROW)),
-        (f"Changed by leaving early: {len(changed):,}, {worse:,} for the worse", changed[:PER_ROW]),
+        ("Left early, the surest of every class", outcome.early(PER_ROW)),
+        ("Went to the end, the least sure of every class", outcome.late(PER_ROW)),
+        (
+            f"Another answer by leaving early: {len(changed):,} samples, {worse:,} for the worse",
+            changed[:PER_ROW],
+        ),
     )
-    names = [str(entry["name"]) for entry in facts["classes"]]
-    for title, samples in rows:
-        st.markdown(f"**{title}**")
-        _row(samples, outcome, names, pictures)
+    with st.container(key="gallery"):
+        for title, samples in rows:
+            st.markdown(f"**{title}**")
+            _row(samples, outcome, classes, pictures)
 
 
 def _row(samples: np.ndarray, outcome: Outcome, names: Sequence[str], pictures: zipfile.ZipFile) -> None:

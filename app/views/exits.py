@@ -20,6 +20,8 @@ from app.exits import Explored, Outcome, explored
 from app.rival import Rival, rivals
 from db import jobs, runs, variants
 from db.models import Job, Run, Stage, Variant
+from workers.calibration.moving import NO_PROMISE
+from workers.work.pictures import FACT
 
 
 @dataclass(frozen=True)
@@ -114,31 +116,28 @@ def _explorer(shown: Shown) -> None:
     """Everything that moves with the thresholds; only this runs again when a slider is let go."""
     sliders = ExitSliders(shown.variant, shown.explored)
     outcome = shown.explored.at(sliders.current())
+    facts = shown.run.experiment.dataset.facts or {}
+    classes = [str(entry["name"]) for entry in facts["classes"]]
+    _three_numbers(outcome)
     left, right = st.columns([2, 3], gap="large")
     with left:
         sliders.draw(outcome)
     with right:
-        _three_numbers(outcome)
-        _promise(outcome)
         _frontier(outcome, shown.baseline)
-    with left:
-        save_point(
-            outcome.thresholds, shown.variant, shown.stage, shown.run, saved=shown.saved, job=shown.saving
-        )
-    facts = shown.run.experiment.dataset.facts or {}
+        _promise(outcome)
+    save_point(outcome.thresholds, shown.variant, shown.stage, shown.run, saved=shown.saved, job=shown.saving)
+    static_rival(
+        outcome, shown.run, shown.stage, before=shown.before, found=shown.static, queued=shown.queued
+    )
     left, right = st.columns([2, 3], gap="large")
     with left:
-        static_rival(
-            outcome, shown.run, shown.stage, before=shown.before, found=shown.static, queued=shown.queued
-        )
-    with right:
         st.markdown("**Where samples leave, by class**")
-        classes = [str(entry["name"]) for entry in facts["classes"]]
         st.altair_chart(
             leaving_by_class(outcome.by_class, classes), key="by-class",
             alt="Share of each class that leaves at each exit",
         )  # fmt: skip
-    exit_gallery(outcome, facts)
+    with right:
+        exit_gallery(outcome, classes, facts.get(FACT))
 
 
 def _three_numbers(outcome: Outcome) -> None:
@@ -162,9 +161,10 @@ def _promise(outcome: Outcome) -> None:
     if promised is None:
         return
     if outcome.thresholds == tuple(outcome.explored.calibrated) or promised.thresholds is None:
-        st.info(promised.sentence, icon=":material/verified:" if promised.thresholds else ":material/info:")
+        icon = "verified" if promised.thresholds else "info"
+        st.caption(f":material/{icon}: {promised.sentence}")
     else:
-        st.warning("Moved thresholds carry no promise.", icon=":material/gpp_maybe:")
+        st.caption(f":orange[:material/gpp_maybe: {NO_PROMISE}]")
 
 
 def _frontier(outcome: Outcome, baseline: float | None) -> None:

@@ -41,8 +41,8 @@ from workers.training.settings import TrainingSettings
 from workers.work.files import open_data
 
 LOOKS = ImagePreprocessing(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
-EXITS = {"method": "early_exit", "exits": 2, "head_epochs": 1, "epochs": 1, "max_drop": 1.0, "guarantee": 0.9}
-SIZES = {"calibration": 200, "test": 300, "train": 1200}
+EXITS = {"method": "early_exit", "exits": 2, "head_epochs": 2, "epochs": 2, "max_drop": 1.0, "guarantee": 0.9}
+SIZES = {"calibration": 200, "test": 300, "train": 1500}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _model(settings: Settings, dataset_id: str, data: Path) -> str:
     train(
         net,
         context,
-        settings=TrainingSettings(epochs=3, learning_rate=0.1, batch_size=32),
+        settings=TrainingSettings(epochs=6, learning_rate=0.1, batch_size=32),
         loss=cross_entropy(),
     )
     graph = torch.fx.symbolic_trace(net.eval())

@@ -23,6 +23,7 @@ from workers.graph.importing import import_model
 from workers.measures.macs import count_macs
 from workers.measures.parameters import count_weights
 from workers.work.files import open_data, placed
+from workers.work.pictures import specimens
 from workers.work.sample import trained_sample
 
 #: What the check of a model tells, more or less; for the bar.
@@ -147,16 +148,3 @@ def _samples(dataset: Dataset, artifacts: Artifacts) -> Sequence[dict[str, str]]
         told.append({"sha256": artifacts.add(file), "class": dataset.classes[dataset.labels[index]]})
         file.unlink()
     return told
-
-
-def specimens(labels: np.ndarray, count: int) -> np.ndarray:
-    """Places of that many samples, the first of every class before the second of any.
-
-    labels: (N,) int64, in the order in which samples are taken.
-    """
-    order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], labels[order])
-    round_of = np.empty(len(labels), dtype=np.int64)
-    round_of[order] = np.arange(len(labels)) - starts
-    places: np.ndarray = np.lexsort((labels, round_of))[:count]
-    return places

@@ -50,3 +50,16 @@ def _small(dataset: Dataset, index: np.integer) -> bytes:
         written, "PNG" if dataset.channels == 1 else "JPEG"
     )
     return written.getvalue()
+
+
+def specimens(labels: np.ndarray, count: int) -> np.ndarray:
+    """Places of that many samples, the first of every class before the second of any.
+
+    labels: (N,) int64, in the order in which samples are taken.
+    """
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], labels[order])
+    round_of = np.empty(len(labels), dtype=np.int64)
+    round_of[order] = np.arange(len(labels)) - starts
+    places: np.ndarray = np.lexsort((labels, round_of))[:count]
+    return places

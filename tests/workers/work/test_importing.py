@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workers.work.importing import specimens
+from workers.work.pictures import specimens
 
 
 @pytest.mark.parametrize(
