@@ -7,6 +7,7 @@ process.
 import dataclasses
 import itertools
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +24,7 @@ from db.artifacts import Artifacts
 from db.models import Job
 from db.session import migrate, reading, transaction
 from db.settings import Settings
-from workers import pipeline
+from workers import pipeline, turns
 from workers.assignment import Assignment
 from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Target
 from workers.calibration.calibrate import calibrate
@@ -41,7 +42,7 @@ from workers.training.settings import TrainingSettings
 from workers.work.files import open_data
 
 LOOKS = ImagePreprocessing(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
-EXITS = {"method": "early_exit", "exits": 2, "head_epochs": 2, "epochs": 2, "max_drop": 1.0, "guarantee": 0.9}
+EXITS = {"method": "early_exit", "exits": 2, "head_epochs": 2, "epochs": 2, "max_drop": 2.0, "guarantee": 0.9}
 SIZES = {"calibration": 200, "test": 300, "train": 1500}
 
 
@@ -52,15 +53,16 @@ class _Quick(Latency):
 
 @contextmanager
 def quickly() -> Iterator[None]:
-    """Everything that is timed takes as few calls as it can."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Everything that is timed takes as few calls as it can, and waits for no other measurement."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as locks:
+        patch.setattr(turns, "LOCK_FOLDER", locks)
         patch.setattr(placing, "SECONDS", 0.05)
         patch.setattr(pipeline, "calibrate", partial(calibrate, seconds=0.02))
         patch.setattr(pipeline, "MEASURES", MappingProxyType({**MEASURES, "latency": _Quick}))
         yield
 
 
-def build(data: Path, *, validation: int = 500, steps: Sequence[dict[str, Any]] = (EXITS,)) -> str:
+def build(data: Path, *, validation: int = 1000, steps: Sequence[dict[str, Any]] = (EXITS,)) -> str:
     """The id of the run. A folder that holds it already is left as it is."""
     settings = Settings(data=data)
     data.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,11 @@ def build(data: Path, *, validation: int = 500, steps: Sequence[dict[str, Any]] 
         known = runs.all_of(session)
     if known:
         return known[0].id
+    with quickly():
+        return _build(settings, data, validation, steps)
+
+
+def _build(settings: Settings, data: Path, validation: int, steps: Sequence[dict[str, Any]]) -> str:
     _pictures(data / "digits.npz", validation)
     store = Artifacts(settings.artifacts)
     with transaction(settings.database) as session:
@@ -83,8 +90,7 @@ def build(data: Path, *, validation: int = 500, steps: Sequence[dict[str, Any]] 
         recipe = {"name": "Early exits", "steps": list(steps)}
         run = runs.add(session, experiment, name="Early exits", recipe=recipe)
         job = jobs.add(session, "run", run.id, queue="cpu", request={})
-    with quickly():
-        do(settings, job.id)
+    do(settings, job.id)
     return run.id
 
 
@@ -165,4 +171,4 @@ def _model(settings: Settings, dataset_id: str, data: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1]), validation=int(sys.argv[2]) if len(sys.argv) > 2 else 500))
+    print(build(Path(sys.argv[1]), validation=int(sys.argv[2]) if len(sys.argv) > 2 else 1000))
