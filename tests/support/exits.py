@@ -6,6 +6,7 @@ process.
 
 import dataclasses
 import itertools
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from db import datasets, jobs, models_, runs
 from db.artifacts import Artifacts
@@ -49,6 +51,15 @@ SIZES = {"calibration": 200, "test": 300, "train": 1500}
 @dataclasses.dataclass(frozen=True)
 class _Quick(Latency):
     seconds: float = 0.1
+
+
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that all test processes share; copy it before writing."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", os.getpid())
+    folder = tmp_path_factory.getbasetemp().parent / f"exits-{run}"
+    with FileLock(folder.with_suffix(".lock")):
+        build(folder)
+    return folder
 
 
 @contextmanager

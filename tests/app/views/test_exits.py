@@ -1,0 +1,281 @@
+"""The page Exits says what follows from the kept logits, and makes points that do what it said."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import session
+from app.exits import explored
+from app.rival import Rival, best_alike, static_recipe, verdict
+from db import runs, variants
+from db.models import Job, Run, Stage, Variant
+from tests.app.views.conftest import Open
+from tests.app.views.test_tradeoffs import texts
+from tests.support import exits
+from workers.work.rows import threshold_columns
+
+Arrays = dict[str, np.ndarray]
+FAST = (0.35, 0.5)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exits.project(tmp_path_factory)
+
+
+@pytest.fixture
+def stage(project: Path, tmp_path: Path, url: str) -> Stage:  # noqa: ARG001
+    """The stage with exits, in a copy of the project which the pages use."""
+    (tmp_path / "paredown.db").unlink()
+    for name in ("paredown.db-wal", "paredown.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    session.db.session.engine_for(session.settings().database).dispose()
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    return read()[1]
+
+
+def read() -> tuple[Variant, Stage, Run]:
+    with session.reading() as opened:
+        return variants.with_exits(opened)[0]
+
+
+def kept(stage: Stage) -> tuple[Arrays, dict[str, Any]]:
+    assert stage.exit_logits_sha256 is not None
+    assert stage.exits_sha256 is not None
+    store = session.artifacts()
+    report = json.loads(store.path(stage.exits_sha256).read_text())
+    with np.load(store.path(stage.exit_logits_sha256)) as found:
+        return dict(found), report
+
+
+def by_hand(stage: Stage, thresholds: tuple[float, ...], split: str = "validation") -> dict[str, Any]:
+    """Sample by sample, in float64."""
+    arrays, report = kept(stage)
+    right, taken = [], []
+    for logits, label in zip(arrays[f"{split}_logits"], arrays[f"{split}_labels"], strict=True):
+        place = len(thresholds)
+        for exit_, threshold in enumerate(thresholds):
+            scaled = logits[exit_].astype(float) / report["temperatures"][exit_]
+            p = np.exp(scaled - scaled.max())
+            if p.max() / p.sum() > threshold:
+                place = exit_
+                break
+        taken.append(place)
+        right.append(logits[place].argmax() == label)
+    times = sorted(report["path_ms"][place] for place in taken)
+    return {
+        "accuracy": float(np.mean(right)),
+        "share": [taken.count(place) / len(taken) for place in range(len(thresholds) + 1)],
+        "mean_ms": float(np.mean(times)),
+        "p99_ms": times[int(np.ceil(0.99 * (len(times) - 1)))],
+    }
+
+
+def told(page: AppTest) -> list[str]:
+    return [metric.value.replace("\u00a0", " ") for metric in page.metric]
+
+
+def expected(found: dict[str, Any]) -> list[str]:
+    return [f"{100 * found['accuracy']:.2f} %", f"{found['mean_ms']:.3f} ms", f"{found['p99_ms']:.3f} ms"]
+
+
+def link(thresholds: tuple[float, ...]) -> str:
+    return ",".join(map(str, thresholds))
+
+
+def test_without_exits_the_page_says_what_to_do(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    assert "No model with early exits yet" in texts(visit("exits"))
+
+
+def test_numbers_are_those_of_a_count_by_hand(visit: Open, stage: Stage) -> None:
+    page = visit("exits")
+    _, report = kept(stage)
+    found = by_hand(stage, tuple(report["thresholds"]))
+    assert found["accuracy"] == pytest.approx(report["accuracy"])
+    assert told(page) == expected(found)
+    assert 0.05 < found["share"][0] < 1
+    page = visit("exits", thresholds=link(FAST))
+    found = by_hand(stage, FAST)
+    assert told(page) == expected(found)
+    words = texts(page).replace("\u00a0", " ")
+    assert f"{100 * found['share'][0]:.1f} % of the samples leave here" in words
+    assert f"Test: {100 * by_hand(stage, FAST, 'test')['accuracy']:.2f} %" in words
+
+
+def test_a_moved_slider_moves_the_numbers_and_the_url(visit: Open, stage: Stage) -> None:
+    page = visit("exits", thresholds=link(FAST))
+    found = explored(stage)
+    assert found is not None
+    options = sorted(found.grids[0])
+    page.select_slider[0].set_value(options[len(options) // 2]).run()
+    thresholds = tuple(float(value) for value in page.query_params["thresholds"].split(","))
+    assert thresholds[0] != FAST[0]
+    assert thresholds[1] == pytest.approx(FAST[1])
+    assert told(page) == expected(by_hand(stage, thresholds))
+
+
+@pytest.mark.parametrize("wrong", ["0.5", "a,b", "nan,0.1", "-1,0.2"])
+def test_thresholds_that_cannot_be_are_those_of_the_point(visit: Open, stage: Stage, wrong: str) -> None:
+    page = visit("exits", thresholds=wrong)
+    assert told(page) == expected(by_hand(stage, tuple(kept(stage)[1]["thresholds"])))
+
+
+def solved(page: AppTest, name: str, limit: float) -> tuple[float, ...]:
+    next(box for box in page.number_input if box.key and box.key.startswith(name)).set_value(limit).run()
+    next(b for b in page.button if b.key and b.key.startswith(f"solve-{name}")).click().run()
+    assert not page.exception
+    return tuple(float(value) for value in page.query_params["thresholds"].split(","))
+
+
+def test_limits_set_the_thresholds(visit: Open, stage: Stage) -> None:
+    page = visit("exits")
+    full = by_hand(stage, (1.0, 1.0))["accuracy"]
+    for points in (0.0, 1.0, 3.0):
+        found = by_hand(stage, solved(page, "max_drop", points))
+        assert found["accuracy"] >= full - points / 100 - 1e-9
+        assert told(page) == expected(found)
+    _, report = kept(stage)
+    limit = (report["path_ms"][0] + report["path_ms"][2]) / 2
+    found = by_hand(stage, solved(page, "max_ms", limit))
+    assert found["mean_ms"] <= limit
+    before = told(page)
+    solved(page, "max_ms", report["path_ms"][0] / 2)
+    assert "No thresholds are that fast" in page.warning[0].value
+    assert told(page) == before
+
+
+def test_moved_thresholds_carry_no_promise(visit: Open, stage: Stage, tmp_path: Path) -> None:
+    _, report = kept(stage)
+    report["guarantee"] |= {"thresholds": report["thresholds"], "worse": 1, "sentence": "Promised."}
+    (tmp_path / "exits.json").write_text(json.dumps(report))
+    with session.writing() as opened:
+        opened.get_one(Stage, stage.id).exits_sha256 = session.artifacts().add(tmp_path / "exits.json")
+    assert "Promised." in texts(visit("exits"))
+    moved = texts(visit("exits", thresholds=link(FAST)))
+    assert "Promised." not in moved
+    assert "Moved thresholds carry no promise." in moved
+
+
+def save(page: AppTest, woken: list[str]) -> None:
+    next(button for button in page.button if button.label == "Save as point").click().run()
+    assert not page.exception
+    exits.do(session.settings(), woken[-1])
+
+
+def test_saved_thresholds_are_a_point_that_does_what_the_page_said(
+    visit: Open, stage: Stage, woken: list[str]
+) -> None:
+    thresholds = tuple(threshold_columns(FAST).values())
+    page = visit("exits", thresholds=link(thresholds))
+    said = told(page)
+    save(page, woken)
+    with session.reading() as opened:
+        found = variants.with_exits(opened)
+    assert len(found) == 2
+    saved = next(v for v, *_ in found if v.file_sha256)
+    assert saved.thresholds == {"exit_1": thresholds[0], "exit_2": thresholds[1]}
+    assert same_as_the_file(saved, stage) == said[0]
+    numbers = {(m.name, m.split): m for m in saved_numbers(saved.id)}
+    hand = by_hand(stage, thresholds)
+    assert numbers["accuracy", "validation"].value == hand["accuracy"]
+    assert numbers["accuracy", "test"].value == by_hand(stage, thresholds, "test")["accuracy"]
+    assert numbers["accuracy", "validation"].marks == ["from exit logits"]
+    assert numbers["latency_mean", "validation"].value == pytest.approx(hand["mean_ms"])
+    assert numbers["latency_mean", "validation"].marks == ["from path times"]
+    assert ("latency_p50", "validation") not in numbers
+    report = json.loads(session.artifacts().path(saved.exits_sha256 or "").read_text())
+    assert (report["thresholds"], report["times"], report["batches"]) == (list(thresholds), None, [])
+    assert report["guarantee"] is None
+    again(stage, thresholds, woken)
+    page = visit("exits", variant=saved.id)
+    assert told(page) == said
+    assert next(button for button in page.button if button.label == "Save as point").disabled
+    table = visit("tradeoffs").dataframe[0].value
+    assert "Early exits · exits at 0.35 / 0.5" in set(table["label"])
+
+
+def saved_numbers(variant: str) -> list[Any]:
+    with session.reading() as opened:
+        found = variants.whole(opened, variant)
+    assert found is not None
+    return list(found[0].measurements)
+
+
+def same_as_the_file(saved: Variant, stage: Stage) -> str:
+    """Accuracy of the stored file in plain ONNX Runtime, one picture at a time."""
+    run = ort.InferenceSession(session.artifacts().path(saved.file_sha256 or ""))
+    data = np.load(session.settings().data / "digits.npz")
+    images = data["images"][data["split"] == "validation"][:, None].astype(np.float32) / 255
+    labels = data["labels"][data["split"] == "validation"]
+    outputs = [run.run(["logits", "exit"], {"input": image[None]}) for image in images]
+    taken = [int(exit_[0]) for _, exit_ in outputs]
+    share = by_hand(stage, tuple((saved.thresholds or {}).values()))["share"]
+    assert [taken.count(n) / len(taken) for n in (1, 2, 3)] == pytest.approx(share, abs=0.002)
+    return f"{100 * np.mean([logits.argmax() for logits, _ in outputs] == labels):.2f} %"
+
+
+def again(stage: Stage, thresholds: tuple[float, ...], woken: list[str]) -> None:
+    """A second job for the same thresholds adds nothing."""
+    from app.queueing import queue_thresholds
+
+    queue_thresholds(stage.id, read()[0].id, thresholds)
+    exits.do(session.settings(), woken[-1])
+    with session.reading() as opened:
+        assert len(variants.with_exits(opened)) == 2
+
+
+def test_a_static_network_is_queued_and_then_compared(visit: Open, stage: Stage, woken: list[str]) -> None:
+    page = visit("exits", thresholds=link(FAST))
+    next(button for button in page.button if button.label.startswith("Queue a static")).click().run()
+    with session.reading() as opened:
+        run = next(run for run in runs.all_of(opened) if run.name.startswith("Static at"))
+        job = opened.get_one(Job, woken[-1])
+    _, report = kept(stage)
+    hand = by_hand(stage, FAST)
+    ratio = hand["mean_ms"] / report["baseline_ms"]
+    (step,) = run.recipe["steps"]
+    assert step["amount"] == pytest.approx(1 - ratio, abs=1e-3)
+    assert (step["amount_of"], step["recovery_epochs"]) == ("latency", 4)
+    assert "is queued; its result appears here" in texts(visit("exits", thresholds=link(FAST)))
+    numbers = [
+        {"name": name, "value": value, "unit": "", "better": "higher", "split": "validation", "target": target,
+         "marks": []}
+        for name, value, target in (
+            ("accuracy", hand["accuracy"] - 0.007, None),
+            ("latency_ratio", 1.04 * ratio, report["target"]),
+        )
+    ]  # fmt: skip
+    columns = {
+        "index": 1, "method": "structured_pruning", "settings": {}, "key": "k", "seconds": 1.0, "notes": [],
+        "cached": False, "file_sha256": "0" * 64,
+    }  # fmt: skip
+    with session.writing() as opened:
+        runs.save_stage(opened, run.id, columns, numbers)
+        opened.get_one(Job, job.id).state = "done"
+    words = texts(visit("exits", thresholds=link(FAST))).replace("\u00a0", " ")
+    assert (
+        f"At {hand['mean_ms']:.3f} ms the static network has {100 * hand['accuracy'] - 0.7:.1f} %, the exits "
+        f"{100 * hand['accuracy']:.1f} %: exits win by 0.7 points." in words
+    )
+
+
+def test_only_the_same_latency_compares() -> None:
+    found = [Rival("a", "a", 0.9, 0.5), Rival("b", "b", 0.93, 0.52), Rival("c", "c", 0.99, 0.6)]
+    best = best_alike(found, 0.5)
+    assert best is not None
+    assert best.name == "b"
+    assert "the static network wins by 1.0 points" in verdict(best, 0.92, 0.1)
+    assert "neither wins" in verdict(best, 0.93, 0.1)
+    assert best_alike(found, 0.7) is None
+    settings = {"training": "heads", "head_epochs": 3, "epochs": 9, "learning_rate": 0.01}
+    assert static_recipe([], settings, amount=-0.1, mean_ms=1) is None
+    recipe = static_recipe([{"method": "fine_tuning"}], settings, amount=0.4, mean_ms=1)
+    assert recipe is not None
+    assert [step["method"] for step in recipe["steps"]] == ["fine_tuning", "structured_pruning"]
+    assert recipe["steps"][1]["recovery_epochs"] == 3
