@@ -59,7 +59,10 @@ def variants_frame(
     frame["last"] = frame["baseline"] | (frame["index"] == last)
     stage = " · stage " + frame["index"].astype(str)
     frame["label"] = frame["name"] + np.where(frame["last"], "", stage)
-    frame["label"] += [moved_words(moved) for moved in frame["moved"]]
+    told = [
+        moved_words(moved if isinstance(moved, str) else None) for moved in frame["moved"]
+    ]  # NaN: no text
+    frame["label"] += told
     frame.loc[frame["baseline"], "label"] = "Baseline"
     return frame
 

@@ -244,8 +244,8 @@ def test_a_static_network_is_queued_and_then_compared(visit: Open, stage: Stage,
     assert (step["amount_of"], step["recovery_epochs"]) == ("latency", 4)
     assert "is queued; its result appears here" in texts(visit("exits", thresholds=link(FAST)))
     numbers = [
-        {"name": name, "value": value, "unit": "", "better": "higher", "split": "validation", "target": target,
-         "marks": []}
+        {"name": name, "value": value, "unit": "", "better": "higher", "split": "validation", "marks": [],
+         "target": target}
         for name, value, target in (
             ("accuracy", hand["accuracy"] - 0.007, None),
             ("latency_ratio", 1.04 * ratio, report["target"]),
