@@ -123,7 +123,7 @@ def test_family(methods: list[str], family: str) -> None:
 
 def test_uploaded_model_is_one_row_however_many_runs_measured_it() -> None:
     rows = [
-        {"run": run, "index": index, "name": run, "target": TARGET, "variant": f"{run}{index}"}
+        {"run": run, "index": index, "name": run, "target": TARGET, "variant": f"{run}{index}", "moved": None}
         for run, index in (("a", 0), ("b", 0), ("b", 1), ("b", 2))
     ]
     made = variants_frame(rows, [("b", 1, "structured_pruning"), ("b", 2, "fine_tuning")], {})
