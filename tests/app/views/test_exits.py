@@ -15,6 +15,7 @@ from app.exits import explored
 from app.rival import Rival, best_alike, static_recipe, verdict
 from db import runs, variants
 from db.models import Job, Run, Stage, Variant
+from db.session import engine_for
 from tests.app.views.conftest import Open
 from tests.app.views.test_tradeoffs import texts
 from tests.support import exits
@@ -35,7 +36,7 @@ def stage(project: Path, tmp_path: Path, url: str) -> Stage:  # noqa: ARG001
     (tmp_path / "paredown.db").unlink()
     for name in ("paredown.db-wal", "paredown.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
-    session.db.session.engine_for(session.settings().database).dispose()
+    engine_for(session.settings().database).dispose()
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     return read()[1]
 
