@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from db.session import reading
 from tests.support import exits
 from tests.support.browser import visiting
 from tests.support.web import Web, serving
+
+STILL_S = 1.5
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +40,15 @@ def ring(page: Page) -> str | None:
 
 
 def changed(page: Page, before: list[str]) -> list[str]:
-    page.wait_for_function(
-        "(before) => [...document.querySelectorAll('[data-testid=stMetricValue]')]"
-        ".map((e) => e.innerText.replaceAll('\\u00a0', ' ')).join() !== before",
-        arg=",".join(before),
-    )
-    return numbers(page)
+    """Once they are others, and stay so: every key press draws them anew."""
+    found, since = numbers(page), time.monotonic()
+    while time.monotonic() - since < STILL_S or found == before:
+        page.wait_for_timeout(100)
+        now = numbers(page)
+        if now != found:
+            found, since = now, time.monotonic()
+        assert time.monotonic() - since < 30, "nothing changed"
+    return found
 
 
 def open_from_tradeoffs(page: Page, web: Web) -> None:
