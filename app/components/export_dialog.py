@@ -44,10 +44,10 @@ inputs = (pictures / np.float32(255) - mean) / std
 print(*(classes[best] for best in logits.argmax(axis=1)), sep="\\n")
 """.strip()
 TOGETHER = 'logits = session.run(None, {"input": inputs.transpose(0, 3, 1, 2)})[0]'
-ONE_BY_ONE = """
-singly = inputs.transpose(0, 3, 1, 2)[:, None]
-logits = np.concatenate([session.run(["logits"], {"input": one})[0] for one in singly])
-""".strip()
+ONE_BY_ONE = (
+    'logits = np.concatenate([session.run(["logits"], {"input": one[None]})[0] '
+    "for one in inputs.transpose(0, 3, 1, 2)])"
+)
 TO_AN_ARRAY = """
 import numpy as np
 from PIL import Image

@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import session
+from app.components.export_dialog import lines_to_change, lines_to_run
 from app.exits import explored
 from app.rival import Rival, best_alike, static_recipe, verdict
 from db import runs, variants
@@ -264,6 +265,26 @@ def test_a_static_network_is_queued_and_then_compared(visit: Open, stage: Stage,
         f"At {hand['mean_ms']:.3f} ms the static network has {100 * hand['accuracy'] - 0.7:.1f} %, the exits "
         f"{100 * hand['accuracy']:.1f} %: exits win by 0.7 points." in words
     )
+
+
+def test_the_lines_beside_an_export_run(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(session.artifacts().path(stage.file_sha256), tmp_path / "net.onnx")
+    data = np.load("digits.npz")
+    rows = data["split"] == "validation"
+    np.save("pictures.npy", data["images"][rows][..., None])
+    lines = lines_to_run("net.onnx", exits.LOOKS.model_dump(), exits=True)
+    assert len(lines.splitlines()) <= 10
+    accuracies = []
+    for thresholds in (tuple(kept(stage)[1]["thresholds"]), (0.9, kept(stage)[1]["thresholds"][1])):
+        exec(lines, {})
+        answers = np.array(capsys.readouterr().out.split()).astype(int)
+        accuracies.append((answers == data["labels"][rows]).mean())
+        assert accuracies[-1] == by_hand(stage, thresholds)["accuracy"]
+        exec(lines_to_change("net.onnx"), {})
+    assert accuracies[0] != accuracies[1]
 
 
 def test_only_the_same_latency_compares() -> None:
