@@ -2,12 +2,12 @@
 
 from fastapi import FastAPI
 
-from app.api import downloads, state, uploads
+from app.api import downloads, logs, state, uploads
 from app.session import reading
 from db import workers
 
 api = FastAPI(title="Paredown", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-for part in (uploads, downloads, state):
+for part in (uploads, downloads, state, logs):
     api.include_router(part.router)
 
 

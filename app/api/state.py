@@ -1,7 +1,7 @@
 """What open pages poll: one small JSON per topic, kept for a moment so that many pages cost one query.
 
 `version` changes when a page must be drawn again; `jobs` holds what moves in between. Topics: `models`,
-`data`, `runs`, `runs/<run id>`, `targets`.
+`data`, `runs`, `runs/<run id>`, `targets`. That of one run also counts the `points` of its curves.
 """
 
 import hashlib
@@ -59,16 +59,18 @@ def _fresh(topic: str) -> tuple[float, bytes, str]:
 def _asked(topic: str) -> tuple[float, bytes, str]:
     """Raises KeyError for a topic that is none."""
     noun, _, subject_id = topic.partition("/")
+    more: dict[str, int] = {}
     with reading() as session:
         if not subject_id:
             facts, moving = TOPICS[noun](session)
         elif noun == "runs":
             facts, moving = _one_run(session, subject_id)
+            more["points"] = sum(jobs.count_points(session, job.id) for job in moving)
         else:
             raise KeyError(topic)
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     told = {job.subject_id: {"state": job.state, "share": job.share, "text": job.text} for job in moving}
-    body = json.dumps({"version": digest, "jobs": told}).encode()
+    body = json.dumps({"version": digest, "jobs": told, **more}).encode()
     return time.monotonic() + FRESH_SECONDS, body, digest
 
 
@@ -90,7 +92,7 @@ def _of_kinds(session: Session, kinds: tuple[str, ...]) -> Answer:
 
 def _one_run(session: Session, run_id: str) -> Answer:
     found = list(jobs.latest(session, [run_id]).values())
-    return [[*_standing(job), jobs.count_points(session, job.id)] for job in found], found
+    return [_standing(job) for job in found], found
 
 
 def _targets(session: Session) -> Answer:

@@ -9,7 +9,7 @@ import streamlit as st
 from app.api import state
 
 _JS = """
-const BURST = 3, BURST_MS = 15000; // short epochs must not make twenty open pages rerun without end
+const BURST = 3, BURST_MS = 15000; // short stages must not make twenty open pages rerun without end
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const poll = (parentElement.poll ??= { timer: null });
@@ -54,3 +54,31 @@ def live(path: str, *, key: str, seconds: float = 1.0) -> None:
     """
     data = {"path": path, "version": state.version(path), "ms": round(seconds * 1000)}
     _live(key=key, data=data, on_changed_change=lambda: None)
+
+
+_HEAR_JS = """
+export default function ({ data, parentElement, setTriggerValue }) {
+  const root = parentElement.host ?? parentElement;
+  const box = root.closest('[data-testid="stElementContainer"]');
+  if (box) box.style.position = "absolute";
+  parentElement.since ??= Date.now();
+  const hear = (event) => {
+    const value = event.detail[data.name], now = Date.now();
+    if (value === undefined || value === data.value || now - parentElement.since < data.ms) return;
+    parentElement.since = now;
+    setTriggerValue("changed", value);
+  };
+  window.addEventListener("paredown:state", hear);
+  return () => window.removeEventListener("paredown:state", hear);
+}
+"""
+_hear = st.components.v2.component("paredown_hear", js=_HEAR_JS)
+
+
+def hear(name: str, value: int, *, key: str, seconds: float) -> None:
+    """Rerun the fragment around it when the page's poll (see `live`) tells another `value`; costs no request.
+
+    seconds: at least between two reruns.
+    """
+    data = {"name": name, "value": value, "ms": round(seconds * 1000)}
+    _hear(key=key, data=data, on_changed_change=lambda: None)

@@ -9,7 +9,7 @@ _CSS = """
 .text { font: inherit; font-size: .875rem; min-height: 1.4em; color: var(--st-text-color); opacity: .8; }
 .bar { height: 4px; margin-top: 4px; border-radius: 2px; background: var(--st-border-color); }
 .bar div { height: 100%; width: 0; border-radius: 2px; background: var(--st-primary-color);
-           transition: width .3s; }
+           transition: width 2s linear; }
 """
 _JS = """
 export default function ({ data, parentElement }) {

@@ -4,15 +4,19 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import streamlit as st
 
+import app.session
 from app.charts.curves import AXES, curve
 from app.charts.waterfall import waterfall
 from app.components.linked import linked_choice
+from app.components.live import hear
 from app.numbers import NARROW, change, faster, milliseconds, points, share, target_name
 from app.numbers import size as in_bytes
-from db.models import Measurement, Point, Stage
+from db import jobs
+from db.models import Measurement, Stage
 
 #: Name, title, factor, format, direction.
 NUMBERS = (
@@ -29,14 +33,32 @@ HOW: tuple[Callable[[float, float], str], ...] = (
 )
 
 
-def draw_curves(epochs: Sequence[Point], titles: Sequence[str]) -> None:
-    frame = pd.DataFrame([{**p.values, "epoch": p.epoch, "stage": _title(titles, p.stage)} for p in epochs])
-    names = [name for name in AXES if name in frame]
-    if not names:
+#: A chart of epochs is drawn again no more often.
+REDRAWN_S = 10.0
+
+
+@st.fragment
+def live_curves(run_id: str, titles: Sequence[str]) -> None:
+    """Drawn again by themselves while points come in; the page must poll the state of the run."""
+    with app.session.reading() as session:
+        job = jobs.latest(session, [run_id]).get(run_id)
+        count = 0 if job is None else jobs.count_points(session, job.id)
+    hear("points", count, key="hear-points", seconds=REDRAWN_S)
+    charts = {} if job is None else _curves(job.id, job.attempt, count, tuple(titles))
+    if not charts:
         with st.container(border=True, height=220, vertical_alignment="center"):
             st.caption("Loss and accuracy appear here, one point per epoch, while a step trains.")
-    for name in names:
-        st.altair_chart(curve(frame, name), alt=f"{AXES[name][0]} by epoch")
+    for name, chart in charts.items():
+        st.altair_chart(chart, alt=f"{AXES[name][0]} by epoch")
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _curves(job_id: str, attempt: int, count: int, titles: tuple[str, ...]) -> dict[str, alt.Chart]:  # noqa: ARG001
+    """Made once for all who watch; by the name of what is drawn."""
+    with app.session.reading() as session:
+        epochs = jobs.points(session, job_id)
+    frame = pd.DataFrame([{**p.values, "epoch": p.epoch, "stage": _title(titles, p.stage)} for p in epochs])
+    return {name: curve(frame, name) for name in AXES if name in frame}
 
 
 def _title(titles: Sequence[str], stage: int) -> str:

@@ -10,7 +10,7 @@ from app.components.error_box import error_box
 from app.components.job_log import job_log
 from app.components.plain import plain
 from app.components.progress import job_progress
-from app.components.run_charts import draw_curves, draw_waterfalls
+from app.components.run_charts import draw_waterfalls, live_curves
 from app.queueing import cancel, retry
 from app.recipes import chips
 from db import jobs, runs
@@ -31,7 +31,6 @@ def run_details(run_id: str) -> None:
     with app.session.reading() as session:
         run = runs.whole(session, run_id)
         job = jobs.latest(session, [run_id]).get(run_id)
-        points = [] if job is None else jobs.points(session, job.id)
     st.page_link("views/runs.py", label="All runs", icon=":material/arrow_back:")
     if run is None:
         st.warning("There is no such run. It may have been removed, or the link is cut short.")
@@ -47,7 +46,7 @@ def run_details(run_id: str) -> None:
     with left:
         _timeline(run, job)
     with right:
-        draw_curves(points, titles(run))
+        live_curves(run_id, titles(run))
     if job is not None:
         job_log(job)
     draw_waterfalls(run.stages, titles(run))

@@ -29,7 +29,7 @@ COLUMNS = {
 def main() -> None:
     run_id = st.query_params.get("run")
     if run_id:
-        live(f"/api/state/runs/{run_id}", key="live-run")
+        live(f"/api/state/runs/{run_id}", key="live-run", seconds=2)
         return run_details(run_id)
     live("/api/state/runs", key="live-runs")
     st.title("Runs")

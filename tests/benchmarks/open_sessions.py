@@ -39,8 +39,9 @@ def main() -> None:
         alone = cores(plant, seconds)
         pages = [browser.new_page() for _ in range(sessions)]
         for page in pages:
-            page.set_default_timeout(120_000)
-            page.goto(f"http://127.0.0.1:{plant.settings.port}/runs?run={run_id}")
+            page.set_default_timeout(240_000)
+            page.goto(f"http://127.0.0.1:{plant.settings.port}/runs?run={run_id}", wait_until="commit")
+        for page in pages:
             page.get_by_text("Cancel").first.wait_for()
         time.sleep(10)
         watched = cores(plant, seconds)
