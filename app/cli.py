@@ -39,6 +39,9 @@ def run(
         typer.Option(help="A model that a step names, e.g. a teacher: NAME=FILE, or NAME=FILE:ARCH."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, shuffling and training.")] = 0,
+    runtime: Annotated[
+        str, typer.Option(help="Measure in NAME (see `paredown runtimes`), in all, or in the fastest.")
+    ] = "onnxruntime",
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,  # noqa: ARG001 - read by main
 ) -> None:
     """Compress a model, measure every stage, and write the file to deploy."""
@@ -60,6 +63,7 @@ def run(
             std=stds,
             others=others,
             seed=seed,
+            runtime=runtime,
             folder=Path(folder),
         )
 
@@ -124,6 +128,14 @@ def methods() -> None:
     from workers.catalog import METHODS
 
     terminal.show_methods(METHODS)
+
+
+@app.command()
+def runtimes() -> None:
+    """List the runtimes that --runtime takes, and the commands that add the others."""
+    from workers.places import runtime_facts
+
+    terminal.show_runtimes(runtime_facts())
 
 
 @app.command()

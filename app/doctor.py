@@ -128,6 +128,14 @@ def _sample(_: Settings) -> Finding:
     return Finding("Sample data", there, what, "pip install 'paredown[sample]'", needed=False)
 
 
+def _runtimes(_: Settings) -> Finding:
+    from workers.places import runtime_facts  # brings torch along
+
+    found = runtime_facts()
+    here = ", ".join(f"{facts.title} {facts.version}" for facts in found if not facts.missing)
+    return Finding("Runtimes", True, f"{here}; `paredown runtimes` says how to add others", needed=False)
+
+
 CHECKS: tuple[Callable[[Settings], Finding], ...] = (
-    _python, _folder, _database, _broker, _port, _sandbox, _gpu, _sample,
+    _python, _folder, _database, _broker, _port, _sandbox, _gpu, _runtimes, _sample,
 )  # fmt: skip

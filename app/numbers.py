@@ -5,6 +5,8 @@ import math
 import time
 from collections.abc import Iterable
 
+from workers.base import FASTEST
+
 #: A space at which no line is broken.
 NARROW = "\u00a0"
 
@@ -85,8 +87,11 @@ def age(then: float) -> str:
 
 
 def target_name(target: str) -> str:
-    """A target's JSON as a person reads it: onnxruntime · cpu · 1 thread · batch 1 · host 3f2a."""
+    """A target's JSON as a person reads it: onnxruntime 1.32.0 · cpu · 1 thread · batch 1 · host 3f2a."""
     facts = json.loads(target)
+    engine = f"{facts['runtime']} {facts.get('version', '')}".strip()
+    if facts["runtime"] == FASTEST:
+        engine = f"fastest of {facts['version']}"
     threads = facts["threads"]
     words = f"{threads} thread{'s' * (threads != 1)}"
-    return f"{facts['runtime']} · {facts['device']} · {words} · batch {facts['batch']} · host {facts['host']}"
+    return f"{engine} · {facts['device']} · {words} · batch {facts['batch']} · host {facts['host']}"

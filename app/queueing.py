@@ -9,27 +9,38 @@ import app.session
 from app.recipes import trains
 from db import jobs, runs, workers
 from db.models import Experiment, Job
+from workers.places import USUAL
 
 BASELINE = {"name": "Baseline", "steps": []}
 
 
 def queue_runs(
-    model_id: str, dataset_id: str, recipes: Iterable[Mapping[str, Any]], *, seed: int = 0
+    model_id: str,
+    dataset_id: str,
+    recipes: Iterable[Mapping[str, Any]],
+    *,
+    seed: int = 0,
+    runtime: str = USUAL,
 ) -> list[str]:
-    """One run per recipe; before the first of an experiment, its baseline. Returns the ids of the runs."""
+    """One run per recipe; before the first of an experiment, its baseline. Returns the ids of the runs.
+
+    runtime: what they are measured in, as `workers.places.choose` takes it.
+    """
     with app.session.writing() as session:
         experiment = runs.experiment_of(session, model_id, dataset_id)
         first = [BASELINE] if runs.count(session, experiment.id) == 0 else []
-        queued = [_queue(session, experiment, recipe, seed) for recipe in (*first, *recipes)]
+        queued = [_queue(session, experiment, recipe, seed, runtime) for recipe in (*first, *recipes)]
     for job in queued:
         wake(job)
     return [job.subject_id for job in queued[len(first) :]]
 
 
-def _queue(session: Session, experiment: Experiment, recipe: Mapping[str, Any], seed: int) -> Job:
+def _queue(
+    session: Session, experiment: Experiment, recipe: Mapping[str, Any], seed: int, runtime: str
+) -> Job:
     run = runs.add(session, experiment, name=recipe["name"], recipe=recipe, seed=seed)
     queue = queue_for(recipe, online_queues(session))
-    return jobs.add(session, "run", run.id, queue=queue, request={})
+    return jobs.add(session, "run", run.id, queue=queue, request={"runtime": runtime})
 
 
 def queue_thresholds(stage_id: str, variant_id: str, thresholds: Sequence[float]) -> None:

@@ -11,13 +11,12 @@ from pydantic import ValidationError
 
 from app.terminal import RunProgress, show_outcome
 from db.settings import Settings
-from workers.base import Candidate, Target
-from workers.catalog import RUNTIMES
+from workers.base import Candidate
 from workers.data import open_dataset
 from workers.errors import ParedownError, SomethingMissing
 from workers.graph.importing import import_model
-from workers.host import host_facts
 from workers.pipeline import Job, check, run
+from workers.places import choose
 from workers.recipe import read_recipe
 from workers.report import write_report
 
@@ -36,15 +35,17 @@ def run_recipe(
     std: Sequence[float] | None,
     others: Mapping[str, tuple[Path, str | None]],
     seed: int,
+    runtime: str,
     folder: Path,
 ) -> None:
     """Import, run, print and write.
 
-    others: files of further models, with their architectures. folder: for the imported models, while this
-    works.
+    others: files of further models, with their architectures. runtime: as `workers.places.choose` takes it.
+    folder: for the imported models, while this works.
     """
     recipe = read_recipe(recipe_file)
     settings = _settings()
+    choice = choose(runtime, settings.threads)
     device = _device(settings.device)
     with RunProgress(recipe) as progress:
         progress.say(f"Reading the dataset {dataset_source}")
@@ -72,12 +73,13 @@ def run_recipe(
             dataset=dataset.sha256,
             recipe=recipe,
             folder=settings.data / "stages",
-            runtime=RUNTIMES["onnxruntime"](),
-            target=Target(host=host_facts().host, threads=settings.threads),
+            runtime=choice.steps.runtime,
+            target=choice.steps.target,
             device=device,
             seed=seed,
             tell=progress.take,
             others=further,
+            choice=choice,
         )
         outcome = run(job)
     write_report(job, outcome, dataset, data.problems, out)

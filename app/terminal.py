@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,8 +15,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # `paredown --help` should not wait for torch
     from app.doctor import Finding
-    from workers.base import Measurement, Method
+    from workers.base import Measurement, Method, Target
     from workers.pipeline import Event, Outcome
+    from workers.places import RuntimeFacts
     from workers.recipe import Recipe
     from workers.stages import Stage
 
@@ -68,21 +69,12 @@ class RunProgress:
 
 
 def show_outcome(outcome: Outcome, problems: tuple[str, ...], folder: Path) -> None:
-    """The table of stages, then what the reader should know, then where the files are."""
+    """A table of stages per target, then what the reader should know, then where the files are."""
     from workers.report import FILES
 
-    table = Table(title=None, header_style="bold")
-    table.add_column("Stage")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right")
-    for stage in outcome.stages:
-        table.add_row(*_cells(stage))
-    out.print(table)
-    target = next(m.target for m in outcome.stages[0].measurements if m.target is not None)
-    out.print(
-        f"Latency: {target.runtime}, {target.device}, {target.threads} thread(s), batch {target.batch}, "
-        "against the baseline timed in the same session. In brackets: 95 % intervals."
-    )
+    taken = [m for stage in outcome.stages for m in stage.measurements if m.target is not None]
+    for target in dict.fromkeys(m.target for m in taken if m.target is not None):
+        _show_stages(outcome.stages, target)
     for stage in outcome.stages:
         for note in stage.notes:
             out.print(f"{stage.method}: {note}", markup=False, soft_wrap=True)
@@ -90,6 +82,37 @@ def show_outcome(outcome: Outcome, problems: tuple[str, ...], folder: Path) -> N
         out.print(printable(sentence), markup=False, soft_wrap=True)
     names = ", ".join(name for name in FILES if (folder / name).exists())
     out.print(printable(f"Written to {folder}: {names}"), markup=False, soft_wrap=True)
+
+
+def _show_stages(stages: Sequence[Stage], target: Target) -> None:
+    """The stages on one target, and why some have no numbers there."""
+    table = Table(title=None, header_style="bold")
+    table.add_column("Stage")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right")
+    for stage in stages:
+        table.add_row(*_cells(stage, target))
+    out.print(table)
+    out.print(
+        f"Latency: {target.engine}, {target.device}, {target.threads} thread(s), batch {target.batch}, "
+        "against the baseline timed in the same session. In brackets: 95 % intervals."
+    )
+    for stage in stages:
+        for mark in dict.fromkeys(
+            mark for m in stage.measurements if m.target == target and m.value is None for mark in m.marks
+        ):
+            out.print(f"{stage.method or 'baseline'}: {mark}", markup=False, soft_wrap=True)
+
+
+def show_runtimes(runtimes: Sequence[RuntimeFacts]) -> None:
+    """One line per runtime; below those that do not work here, why and what adds them."""
+    for facts in runtimes:
+        if facts.missing:
+            out.print(f"[yellow]missing[/]  [bold]{facts.id}[/bold]: {escape(facts.missing)}")
+            out.print(Padding(escape(facts.install), (0, 0, 0, 9)))
+            continue
+        names = ", ".join((facts.id, *(f"{facts.id}:{device}" for device in facts.devices[1:])))
+        out.print(f"[green]ok[/]       [bold]{names}[/bold]: {facts.title} {facts.version}")
 
 
 def show_methods(methods: Mapping[str, type[Method]]) -> None:
@@ -153,27 +176,33 @@ def _bounds(schema: Mapping[str, object]) -> str:
     return f"({', '.join(part for part in (low, high) if part)}) " if low or high else ""
 
 
-def _cells(stage: Stage) -> list[str]:
+def _cells(stage: Stage, target: Target) -> list[str]:
+    def cell(how: Callable[[Measurement], str], name: str, split: str | None = None) -> str:
+        found = (m for m in stage.measurements if m.name == name and split in (None, m.split))
+        measured = next((m for m in found if m.target in (None, target)), None)
+        # Of a runtime that cannot run the stage there is nothing; what cannot be known says so itself.
+        return "–" if measured is None or (measured.target and measured.value is None) else how(measured)
+
     return [
         stage.method or "baseline",
-        _accuracy(_find(stage, "accuracy", "validation")),
-        _accuracy(_find(stage, "accuracy", "test")),
-        _latency(_find(stage, "latency_p50")),
-        _latency(_find(stage, "latency_p90")),
-        _ratio(_find(stage, "latency_ratio")) if stage.index else "1x",
-        _count(_find(stage, "size"), "B"),
-        _count(_find(stage, "parameters")),
-        _count(_find(stage, "macs")),
+        cell(_accuracy, "accuracy", "validation"),
+        cell(_accuracy, "accuracy", "test"),
+        cell(_latency, "latency_p50"),
+        cell(_latency, "latency_p90"),
+        cell(_ratio if stage.index else _own, "latency_ratio"),
+        cell(_bytes, "size"),
+        cell(_count, "parameters"),
+        cell(_count, "macs"),
         _took(stage),
     ]
 
 
+def _bytes(m: Measurement) -> str:
+    return _count(m, "B")
+
+
 def _took(stage: Stage) -> str:
     return "from cache" if stage.cached else f"{stage.seconds:.1f} s"
-
-
-def _find(stage: Stage, name: str, split: str | None = None) -> Measurement:
-    return next(m for m in stage.measurements if m.name == name and split in (None, m.split))
 
 
 def _accuracy(m: Measurement) -> str:
@@ -190,6 +219,11 @@ def _ratio(m: Measurement) -> str:
     if ratio <= 1:
         return f"{1 / ratio:.2f}x faster ({1 / high:.2f}–{1 / low:.2f}){_marks(m)}"
     return f"{ratio:.2f}x slower ({low:.2f}–{high:.2f}){_marks(m)}"
+
+
+def _own(m: Measurement) -> str:
+    """The baseline's ratio to itself."""
+    return f"1x{_marks(m)}"
 
 
 def _marks(m: Measurement) -> str:

@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session, selectinload
 
 from db.models import Experiment, Measurement, Run, Stage, Variant
 
-#: Numbers without a target, by the name they have in a comparison. Of accuracies the one that choices use.
+#: Of a variant these differ from runtime to runtime; accuracies of long ago have no target and count for all.
+OWN = ("accuracy", "accuracy_low", "accuracy_high")
+#: Numbers by the name they have in a comparison. Of accuracies the one that choices use.
 PLAIN = {"accuracy": "accuracy", "size_bytes": "size", "parameters": "parameters", "macs": "macs"}
 TIMED = ("latency_ratio", "latency_p50", "latency_mean")
 
@@ -16,14 +18,16 @@ TIMED = ("latency_ratio", "latency_p50", "latency_mean")
 def comparison(session: Session, experiment_id: str) -> list[dict[str, Any]]:
     """One row per variant and target, with what the chart needs; `target` is the target as JSON text.
 
-    The test split is not in it: no choice is made by it. Two grouped queries, since ten thousand variants
-    as objects take seconds.
+    Where a runtime could not run the variant, `refused` is the JSON text of why, and there is no latency. The
+    test split is not in it: no choice is made by it. Two grouped queries, since ten thousand variants as
+    objects take seconds.
     """
     plain = {row["variant"]: row for row in _rows(session, _plain(experiment_id))}
     return [
-        plain[row["variant"]] | row
+        plain[row["variant"]]
+        | {name: value for name, value in row.items() if value is not None or name not in OWN}
         for row in _rows(session, _timed(experiment_id))
-        if row["variant"] in plain
+        if row["variant"] in plain and (row["latency_ms"] is not None or row["refused"] is not None)
     ]
 
 
@@ -40,9 +44,12 @@ def methods(session: Session, experiment_id: str) -> list[tuple[str, int, str]]:
 
 
 def last_numbers(session: Session, run_ids: Iterable[str]) -> dict[str, dict[str, float | None]]:
-    """Validation accuracy and latency ratio of the last stage of each run that has them."""
+    """Validation accuracy and latency ratio of the last stage of each run that has them.
+
+    Both of one target: the first that was measured.
+    """
     statement = (
-        select(Stage.run_id, Measurement.name, Measurement.value)
+        select(Stage.run_id, Stage.index, Measurement.name, Measurement.value, Measurement.target)
         .join(Variant, Variant.stage_id == Stage.id)
         .join(Measurement, Measurement.variant_id == Variant.id)
         .where(
@@ -51,11 +58,19 @@ def last_numbers(session: Session, run_ids: Iterable[str]) -> dict[str, dict[str
             Measurement.name.in_(("accuracy", "latency_ratio")),
             _for_choices(),
         )
-        .order_by(Stage.index)
+        .order_by(Stage.index, Measurement.id)
     )
+    stages: dict[tuple[str, int], list[tuple[str, float | None, Any]]] = {}
+    for run, index, name, value, target in session.execute(statement):
+        stages.setdefault((run, index), []).append((name, value, target))
     found: dict[str, dict[str, float | None]] = {}
-    for run, name, value in session.execute(statement):
-        found.setdefault(run, {})[name] = value
+    for (run, _), taken in stages.items():
+        target = next((target for name, _, target in taken if name == "latency_ratio"), None)
+        numbers: dict[str, float | None] = {}
+        for name, value, where in taken:
+            if target is None or where in (None, target):
+                numbers.setdefault(name, value)
+        found.setdefault(run, {}).update(numbers)
     return found
 
 
@@ -170,20 +185,32 @@ def _plain(experiment_id: str) -> Select[*tuple[Any, ...]]:
 def _timed(experiment_id: str) -> Select[*tuple[Any, ...]]:
     target = cast(Measurement.target, Text)
     kinds = (("", Measurement.value), ("_low", Measurement.low), ("_high", Measurement.high))
-    numbers = [_picked(column, "latency_ratio").label(f"ratio{end}") for end, column in kinds]
+    numbers = [
+        _picked(column, name).label(f"{label}{end}")
+        for name, label in (("accuracy", "accuracy"), ("latency_ratio", "ratio"))
+        for end, column in kinds
+    ]
     # With exits the median tells little: one half may take a fifth of the time of the other.
     mean = _picked(Measurement.value, "latency_mean")
     for end, column in kinds:
         instead = _picked(column, "latency_mean")
         median = _picked(column, "latency_p50")
         numbers.append(case((mean.is_not(None), instead), else_=median).label(f"latency{end or '_ms'}"))
-    marks = func.max(case((Measurement.name == "latency_ratio", cast(Measurement.marks, Text))))
+    marks, told = cast(Measurement.marks, Text), Measurement.value.is_not(None)
+    texts = (
+        func.max(case((and_(Measurement.name == "latency_ratio", told), marks))).label("marks"),
+        func.max(case((and_(Measurement.name == "latency_p50", ~told), marks))).label("refused"),
+    )
     statement: Select[*tuple[Any, ...]] = (
-        select(Variant.id.label("variant"), target.label("target"), marks.label("marks"), *numbers)
+        select(Variant.id.label("variant"), target.label("target"), *texts, *numbers)
         .join_from(Run, Stage, Stage.run_id == Run.id)
         .join(Variant, Variant.stage_id == Stage.id)
         .join(Measurement, Measurement.variant_id == Variant.id)
-        .where(Run.experiment_id == experiment_id, Measurement.name.in_(TIMED))
+        .where(
+            Run.experiment_id == experiment_id,
+            Measurement.name.in_(("accuracy", *TIMED)),
+            _for_choices(),
+        )
         .group_by(Variant.id, target)
     )
     return statement

@@ -6,7 +6,11 @@ Knows no file format, no training and no queue.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, Self
 
@@ -14,6 +18,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch.fx import GraphModule
+
+from workers.stopwatch import timed
 
 Split = Literal["train", "calibration", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "validation", "test")
@@ -118,14 +124,32 @@ class LabelledData(Protocol):
 # --- what is measured ------------------------------------------------------------------------------
 
 
+#: A target's runtime where several were tried.
+FASTEST = "fastest"
+
+
 class Target(Frozen):
-    """Where a latency was taken. Points of different targets are never drawn as one comparison."""
+    """Where a latency was taken. Points of different targets are never drawn as one comparison.
+
+    host: a fingerprint of the machine. device: of the runtime, e.g. "cpu" or "cuda". version: of the runtime;
+    another one is another target. runtime: its id, or "fastest": of several, for each stage the one that was
+    fastest; version then names all that were tried.
+    """
 
     host: str
     device: str = "cpu"
     runtime: str = "onnxruntime"
+    version: str = ""
     threads: int = 1
     batch: int = 1
+
+    @property
+    def engine(self) -> str:
+        """What computes there, in a few words: "openvino 2026.4.1"."""
+        if self.runtime == FASTEST:
+            return f"fastest of {self.version}"
+        place = "" if self.device == "cpu" else f" on {self.device}"
+        return f"{self.runtime} {self.version}".strip() + place
 
 
 class Measurement(Frozen):
@@ -308,15 +332,62 @@ class Session(ABC):
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """(N, C, H, W) float32 -> logits (N, classes) float32."""
 
+    def timed(self, inputs: np.ndarray, threads: int, *, warm: bool = False) -> tuple[float, bool]:
+        """Seconds of one call, and whether it was pushed off its core.
+
+        warm: a call before it, not timed, brings the weights back into the cache that other files used since.
+        """
+        if warm:
+            self.run(inputs)
+        return timed(partial(self.run, inputs), threads=threads)
+
 
 class Runtime(ABC):
-    """One inference engine. File name = id."""
+    """One inference engine on one device. File name = id."""
 
     title: ClassVar[str]
+    #: The package that it is, for its version and to see whether it is there.
+    package: ClassVar[str]
+    #: The command that adds it.
+    install: ClassVar[str]
+    #: True where it needs more than the exported file: steps that time single layers cannot use it.
+    whole_models_only: ClassVar[bool] = False
+
+    device: str = "cpu"
+
+    @classmethod
+    def id(cls) -> str:
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def devices(cls) -> tuple[str, ...]:
+        """What it can be made for here, the usual one first."""
+        return ("cpu",)
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """A sentence on what keeps it from working here; None where it does."""
+        return None if find_spec(cls.package) else f"The package {cls.package} is not installed."
+
+    @classmethod
+    def version(cls) -> str:
+        return metadata.version(cls.package)
 
     @abstractmethod
     def open(self, file: Path, *, threads: int, optimize: bool = True) -> Session:
         """Load an exported file. Raises SomethingMissing when the engine is not installed."""
+
+    def ready(self) -> AbstractContextManager[None]:
+        """While this is open, what it needs besides files stays there from one file to the next."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where numbers are taken."""
+
+    runtime: Runtime
+    target: Target
 
 
 @dataclass(frozen=True)
@@ -338,7 +409,33 @@ class Measure(ABC):
     #: True where artefacts only compare when they are measured side by side: the pipeline then calls
     #: once, with every stage of the run. Otherwise it calls once per stage, as soon as it is exported.
     together: ClassVar[bool] = False
+    #: True where the number depends on the runtime; else it is taken once, whatever runs the model.
+    in_runtime: ClassVar[bool] = False
 
     @abstractmethod
     def take(self, artefacts: Sequence[Artefact], bench: Bench) -> list[list[Measurement]]:
         """One list per artefact, the baseline first; e.g. validation and test make two measurements."""
+
+
+#: Artefacts that are measured in one place, the baseline first.
+Group = tuple[Sequence[Artefact], Bench]
+
+
+class Comparison(Measure):
+    """A measure that is taken side by side, in several places at once where that was asked for."""
+
+    together = True
+
+    def take(self, artefacts: Sequence[Artefact], bench: Bench) -> list[list[Measurement]]:
+        (found,) = self.compare([(artefacts, bench)])
+        return [found[artefact.file] for artefact in artefacts]
+
+    @abstractmethod
+    def compare(
+        self, groups: Sequence[Group], fastest: Target | None = None
+    ) -> list[Mapping[Path, list[Measurement]]]:
+        """One mapping per group, by file.
+
+        fastest: makes one more, of that target: each file in the group in which it was fastest, named by the
+        first mark. A file that is not in every group has the others to be fastest in.
+        """

@@ -80,8 +80,10 @@ def _wait(worker: str) -> list[str]:
         for kind in KINDS:
             _work(kind)
         from workers.host import host_facts
+        from workers.places import runtime_facts
 
         facts = host_facts().model_dump(mode="json")
+        facts["runtimes"] = [runtime.model_dump(mode="json") for runtime in runtime_facts()]
     with transaction(Settings().database) as session:
         workers.describe(session, worker, facts)
     return sys.stdin.readline().split()

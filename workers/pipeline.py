@@ -5,7 +5,6 @@ stage (`stages.py` says what is kept). Knows no queue and no database.
 """
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from pathlib import Path
 import torch
 
 from workers.base import (
-    Artefact,
     Bench,
     Candidate,
     Context,
@@ -23,26 +21,26 @@ from workers.base import (
     Measurement,
     Method,
     ModelSpec,
+    Place,
     Progress,
     Runtime,
     Target,
 )
-from workers.calibration.calibrate import REPORT, calibrate
-from workers.calibration.moving import mean_latency, read_report
-from workers.catalog import MEASURES
+from workers.calibration.calibrate import calibrate
 from workers.data import warn_if_trained_on
 from workers.deploy.export import export_onnx, export_segments
-from workers.deploy.parity import Parity, check_parity
+from workers.deploy.parity import Parity, check_parity, parity_inputs
 from workers.errors import DatasetRefused, StepFailed
 from workers.exits.executor import torch_segments
 from workers.exits.staging import segments
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
+from workers.measuring import Measuring
+from workers.places import Choice
 from workers.recipe import Recipe, settings_of, step_id
+from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage as Stage  # the shape of what a run gives
 from workers.stages import Store, identity_of, place_of, stage_keys, write_stage
-
-PARITY_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class Job:
     """What one run is made of.
 
     folder: where stages are kept, shared by all runs. dataset: SHA-256 of the data.
-    others: the further models that steps ask for, by the names in the recipe.
+    runtime, target: where steps that choose by time do so. others: the further models that steps ask for, by
+    the names in the recipe. choice: where the stages are measured; None: in `runtime` alone.
     """
 
     model: Candidate
@@ -83,6 +82,12 @@ class Job:
     seed: int
     tell: Callable[[Event], None] = lambda _: None
     others: Mapping[str, Candidate] = field(default_factory=dict)
+    choice: Choice | None = None
+
+    @property
+    def asked(self) -> Choice:
+        place = Place(self.runtime, self.target)
+        return self.choice or Choice((place,), place)
 
     @property
     def steps(self) -> tuple[Method | None, ...]:
@@ -98,6 +103,7 @@ def run(job: Job) -> Outcome:
     """Carry out the recipe. Raises a ParedownError; finished stages stay for the next attempt."""
     check(job.model, job.data.classes, job.recipe, job.others)
     job.store.clear()
+    measuring = Measuring(job.asked, job.data, job.store, partial(_reopen, job))
     stages: list[Stage] = []
     for index, key in enumerate(_keys(job)):
         tell = partial(_tell, job, index)
@@ -109,10 +115,10 @@ def run(job: Job) -> Outcome:
                 # Every step starts from what is kept: cached or not, the same bits and the same names.
                 model = _reopen(job, stages[-1]) if stages else job.model
                 kept = _carry_out(job, index, key, model, tell)
-            kept = _measured(job, kept, tell)
+            kept = measuring.alone(kept, tell)
         stages.append(kept)
         tell(Progress("done", 1.0), finished=kept)
-    stages = _measured_together(job, stages, tell)
+    stages = measuring.together(stages, tell)
     return Outcome(tuple(stages), stages[-1].archive, _warnings(stages[0]))
 
 
@@ -209,12 +215,12 @@ def _exported(
     """Write `file`, and hold it against the model. Exits are calibrated on what was exported."""
     if model.exits is None:
         export_onnx(model, file, job.data.classes)
-        return model, check_parity(model, file, _inputs(job.data), job.runtime)
+        return model, check_parity(model, file, parity_inputs(job.data), OnnxRuntime())
     # Quantized segments are no graph's any more: the file is held against them.
     staged = None
     if model.graph is not None:
         staged = torch_segments(segments(model.graph, model.spec.preprocessing.shape))
-    bench = Bench(job.data, job.runtime, job.target, tell)
+    bench = Bench(job.data, OnnxRuntime(), _usual(job), tell)
     made = calibrate(
         export_segments(model, file),
         model.exits,
@@ -227,6 +233,15 @@ def _exported(
     )
     made.keep(file.parent)
     return dataclasses.replace(model, exits=made.plan, notes=(*model.notes, *made.notes)), made.parity
+
+
+def _usual(job: Job) -> Target:
+    """Files with exits are timed with ONNX Runtime on the CPU, wherever else the run is measured."""
+    usual = OnnxRuntime()
+    if (job.target.runtime, job.target.device) == (usual.id(), usual.device):
+        return job.target
+    changes = {"runtime": usual.id(), "device": usual.device, "version": usual.version()}
+    return job.target.model_copy(update=changes)
 
 
 def _applied(
@@ -258,46 +273,10 @@ def _applied(
         tell=heard,
         others=job.others,
     )
-    return step.apply(model, context), seconds()
-
-
-def _measured(job: Job, stage: Stage, tell: Callable[[Progress], None]) -> Stage:
-    """Add what is measured of each stage alone."""
-    place = place_of(job.target, job.runtime)
-    taken = job.store.measured(stage.key, place)
-    if taken is None:
-        artefact = Artefact(stage.file, _reopen(job, stage))
-        bench = Bench(job.data, job.runtime, job.target, tell)
-        taken = tuple(
-            measurement
-            for measure in MEASURES.values()
-            if not measure.together
-            for measurement in measure().take([artefact], bench)[0]
-        )
-        job.store.keep_measured(stage.key, place, taken)
-    return dataclasses.replace(stage, measurements=taken)
-
-
-def _measured_together(job: Job, stages: list[Stage], tell: Callable[[Progress], None]) -> list[Stage]:
-    """Add what only compares side by side: latencies of all stages from one session."""
-    artefacts = [Artefact(stage.file, Candidate(job.model.spec, onnx=stage.file)) for stage in stages]
-    bench = Bench(job.data, job.runtime, job.target, tell)
-    for measure in MEASURES.values():
-        if measure.together:
-            taken = measure().take(artefacts, bench)
-            stages = [
-                dataclasses.replace(stage, measurements=(*stage.measurements, *more))
-                for stage, more in zip(stages, taken, strict=True)
-            ]
-    return [stage if stage.exits is None else _with_mean(stage) for stage in stages]
-
-
-def _with_mean(stage: Stage) -> Stage:
-    """With exits the 10th percentile is the time of an early sample: what compares is the mean."""
-    means = mean_latency(read_report(stage.file.with_name(REPORT)))
-    named = {measurement.name for measurement in means}
-    kept = (measurement for measurement in stage.measurements if measurement.name not in named)
-    return dataclasses.replace(stage, measurements=(*kept, *means))
+    made = step.apply(model, context)
+    if step.depends_on_target and job.asked.note:
+        made = dataclasses.replace(made, notes=(*made.notes, job.asked.note))
+    return made, seconds()
 
 
 def _reopen(job: Job, stage: Stage) -> Candidate:
@@ -309,19 +288,17 @@ def _reopen(job: Job, stage: Stage) -> Candidate:
     return dataclasses.replace(candidate, sparse=stage.sparse, exits=stage.exits)
 
 
-def _inputs(data: LabelledData) -> Iterator[torch.Tensor]:
-    for inputs, _ in itertools.islice(data.batches("validation", 64), PARITY_SAMPLES // 64):
-        yield inputs
-
-
 def _warnings(baseline: Stage) -> tuple[str, ...]:
     validation, test = (_correct(baseline.measurements, split) for split in ("validation", "test"))
-    warning = warn_if_trained_on(*validation, *test)
+    warning = warn_if_trained_on(*validation, *test) if validation and test else None
     return () if warning is None else (warning,)
 
 
-def _correct(measurements: Sequence[Measurement], split: str) -> tuple[int, int]:
-    """How many samples of how many the model gets right."""
-    accuracy = next(m for m in measurements if m.name == "accuracy" and m.split == split)
+def _correct(measurements: Sequence[Measurement], split: str) -> tuple[int, int] | None:
+    """How many samples of how many the model gets right; None where no runtime could tell."""
+    known = (m for m in measurements if m.name == "accuracy" and m.split == split and m.value is not None)
+    accuracy = next(known, None)
+    if accuracy is None:
+        return None
     samples = accuracy.samples or 0
     return round((accuracy.value or 0) * samples), samples

@@ -161,22 +161,25 @@ class Store:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def measured(self, key: str, place: str) -> tuple[Measurement, ...] | None:
-        """What was measured of a stage in a `place_of` measuring; None when nothing was."""
+    def measured(self, key: str, place: str | None) -> tuple[Measurement, ...] | None:
+        """What was measured of a stage in a `place_of` measuring, or that is the same in all places.
+
+        None when nothing was.
+        """
         try:
             written = json.loads(self._measurements(key, place).read_text())
             return tuple(Measurement.model_validate(m) for m in written)
         except (OSError, ValueError, TypeError):
             return None
 
-    def keep_measured(self, key: str, place: str, measurements: Sequence[Measurement]) -> None:
+    def keep_measured(self, key: str, place: str | None, measurements: Sequence[Measurement]) -> None:
         file = self._measurements(key, place)
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps([m.model_dump(mode="json") for m in measurements]))
         partial.replace(file)
 
-    def _measurements(self, key: str, place: str) -> Path:
-        return self.folder / key / f"measured-{place}.json"
+    def _measurements(self, key: str, place: str | None) -> Path:
+        return self.folder / key / ("measured.json" if place is None else f"measured-{place}.json")
 
 
 def write_stage(stage: Stage, folder: Path) -> None:

@@ -13,6 +13,7 @@ from app.charts.curves import AXES, curve
 from app.charts.waterfall import waterfall
 from app.components.linked import linked_choice
 from app.components.live import hear
+from app.components.plain import plain
 from app.numbers import NARROW, change, faster, milliseconds, points, share, target_name
 from app.numbers import size as in_bytes
 from db import jobs
@@ -87,11 +88,27 @@ def draw_waterfalls(stages: Sequence[Stage], titles: Sequence[str]) -> None:
             chart = waterfall(frame, title=title, form=form, better=better)
             row.altair_chart(chart, width=CHART_PX, alt=f"{title} after each stage")
     st.table(changes(stages, titles, target), border="horizontal")
+    for stage in stages:
+        for why in _refusals(stage, target):
+            st.caption(f"{titles[stage.index]} has no numbers on this target. {plain(why)}")
+
+
+def _refusals(stage: Stage, target: dict[str, Any] | None) -> list[str]:
+    """Why a runtime has no numbers of a stage."""
+    found = stage.own.measurements
+    return list(
+        dict.fromkeys(why for m in found if m.target == target and m.value is None for why in m.marks)
+    )
 
 
 def _chosen_target(stages: Sequence[Stage]) -> dict[str, Any] | None:
     """None before latencies are taken. Two targets are never drawn as one."""
-    found = dict.fromkeys(json.dumps(m.target) for s in stages for m in s.own.measurements if m.target)
+    found = dict.fromkeys(
+        json.dumps(m.target)
+        for s in stages
+        for m in s.own.measurements
+        if m.target and m.name.startswith("latency")
+    )
     names = {target: target_name(target) for target in found}
     if len(names) > 1:
         return dict(json.loads(linked_choice(st.container(), "Target", names, key="target")))
@@ -136,7 +153,9 @@ def _measured(stage: Stage, name: str, target: dict[str, Any] | None) -> Measure
         (
             m
             for m in stage.own.measurements
-            if m.name == name and m.split in (None, "validation") and m.target in (None, target)
+            if m.name == name
+            and m.split in (None, "validation")
+            and (m.target in (None, target) or (target is None and name == "accuracy"))
         ),
         None,
     )

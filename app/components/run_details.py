@@ -11,6 +11,7 @@ from app.components.job_log import job_log
 from app.components.plain import plain
 from app.components.progress import job_progress
 from app.components.run_charts import draw_waterfalls, live_curves
+from app.components.runtime_choice import WORDS as RUNTIME_WORDS
 from app.queueing import cancel, retry
 from app.recipes import chips
 from db import jobs, runs
@@ -64,9 +65,11 @@ def titles(run: Run) -> list[str]:
 
 def _subtitle(run: Run, job: Job | None) -> None:
     state = "no job" if job is None else job.state
+    runtime = "" if job is None else job.request.get("runtime", "")
     where = "" if job is None or job.worker is None else f" · {job.worker}"
     pair = f"{run.experiment.model.name} on {run.experiment.dataset.name}"
-    st.caption(f"{pair} · {state} · {numbers.age(run.created_at)} ago{where}")
+    measured = f" · measured in {RUNTIME_WORDS.get(runtime, runtime)}" if runtime else ""
+    st.caption(f"{pair} · {state} · {numbers.age(run.created_at)} ago{where}{measured}")
 
 
 def _actions(run: Run, job: Job | None) -> None:
@@ -86,7 +89,7 @@ def _actions(run: Run, job: Job | None) -> None:
             retry(job)
             st.rerun()
         if st.button("Duplicate and edit", icon=":material/content_copy:"):
-            st.switch_page("views/new_run.py", query_params=_link(run))
+            st.switch_page("views/new_run.py", query_params=_link(run, job))
         if (
             job is not None
             and job.state == "done"
@@ -97,10 +100,11 @@ def _actions(run: Run, job: Job | None) -> None:
             st.switch_page("views/tradeoffs.py", query_params=params)
 
 
-def _link(run: Run) -> dict[str, str]:
+def _link(run: Run, job: Job | None) -> dict[str, str]:
     experiment = run.experiment
     recipe = dumps({"name": f"{run.name} (copy)"[:100], "steps": run.recipe.get("steps", [])})
-    return {"model": experiment.model_id, "dataset": experiment.dataset_id, "recipe": recipe}
+    runtime = {} if job is None or "runtime" not in job.request else {"runtime": job.request["runtime"]}
+    return {"model": experiment.model_id, "dataset": experiment.dataset_id, "recipe": recipe, **runtime}
 
 
 def _timeline(run: Run, job: Job | None) -> None:
@@ -124,10 +128,18 @@ def _timeline(run: Run, job: Job | None) -> None:
             job_progress(job, key="progress-together", within=((at - 1) / at, 1.0))
 
 
+def first_numbers(stage: Stage) -> tuple[float | None, float | None]:
+    """Validation accuracy and latency ratio of the first target; before it is there the accuracy alone."""
+    taken = [m for m in stage.own.measurements if m.split == "validation"]
+    ratio = next((m for m in taken if m.name == "latency_ratio"), None)
+    accuracies = [m for m in taken if m.name == "accuracy"]
+    own = [m for m in accuracies if ratio is None or m.target in (None, ratio.target)]
+    return next((m.value for m in own or accuracies), None), None if ratio is None else ratio.value
+
+
 def _outcome(stage: Stage) -> None:
     how = "from cache · " if stage.cached else f"{stage.seconds:.1f} s · " if stage.index else ""
-    known = {(m.name, m.split): m.value for m in stage.own.measurements}
-    accuracy, ratio = known.get(("accuracy", "validation")), known.get(("latency_ratio", "validation"))
+    accuracy, ratio = first_numbers(stage)
     speed = f" · {numbers.faster(ratio)}" if ratio is not None and stage.index else ""
     st.caption(f"{how}accuracy {numbers.share(accuracy)}{speed}")
     for note in stage.notes:

@@ -1,5 +1,6 @@
 """A point in numbers, against the baseline."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ ROWS: tuple[tuple[str, str | None, str], ...] = (
     ("size_compressed", None, "Size, zipped"),
     ("parameters", None, "Parameters"),
     ("macs", None, "MACs"),
+    ("precision", None, "Weights"),
 )
 
 
@@ -59,6 +61,8 @@ def _cell(measurement: Measurement | None) -> str:
             "" if low is None or high is None else f"\u00a0±\u00a0{100 * max(value - low, high - value):.1f}"
         )
         return numbers.share(value) + spread
+    if measurement.name == "precision":
+        return f"{', '.join(measurement.marks)} ({value:.2g}{numbers.NARROW}bits)"
     if measurement.name == "latency_ratio":
         return "1.00" if value == 1 else f"{value:.2f} ({numbers.faster(value)})"
     if measurement.unit == "ms":
@@ -73,9 +77,17 @@ def variant_details(frame: pd.DataFrame, chosen: str, target: dict[str, Any]) ->
     known = read_variants(name for name in (baseline, chosen) if name)
     st.markdown(f"**{plain(labels[chosen])}**")
     show_numbers([(labels[name], found[0].measurements) for name, found in known.items()], target)
+    st.caption(_where(known[chosen][0].measurements, target))
     variant_recipe(known[chosen])
     compare_with(frame, labels, chosen, None)
     close_button()
+
+
+def _where(measurements: Sequence[Measurement], target: dict[str, Any]) -> str:
+    """Where the numbers were taken, and what a reader must know to trust them."""
+    known = (m.marks for m in measurements if m.target == target and m.name == "latency_ratio")
+    marks = next(known, [])
+    return " · ".join([f"Measured on {numbers.target_name(json.dumps(target))}", *marks])
 
 
 def read_variants(ids: Iterable[str]) -> dict[str, Found]:

@@ -85,7 +85,10 @@ def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) 
         queued = runs.of_experiment(session, run.experiment_id)
         latest = jobs.latest(session, [stage.id, *(other.id for other in queued)])
     assert whole is not None
-    taken = {s.index: {(m.name, m.split): m.value for m in s.own.measurements} for s in whole.stages}
+    taken = {
+        s.index: {(m.name, m.split): m.value for m in s.own.measurements if m.target in (None, target)}
+        for s in whole.stages
+    }
     return Shown(
         variant,
         stage,

@@ -8,6 +8,7 @@ import app.session
 from app import numbers
 from app.components.live import live
 from app.components.progress import job_progress
+from app.components.runtime_choice import runtime_list
 from db import jobs, workers
 from db.models import Job, Worker
 
@@ -47,6 +48,7 @@ def _card(worker: Worker, running: Sequence[Job]) -> None:
         )
         memory = numbers.size(facts.get("memory_bytes"))
         st.caption(f"{memory} memory · {facts.get('system', '')} · host {facts.get('host', '–')}")
+    runtime_list(worker)
     for job in running:
         job_progress(job, key=f"progress-{job.id}")
         if job.kind == "run":

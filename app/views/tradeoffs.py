@@ -38,27 +38,40 @@ def main() -> None:
     frames = _frames(experiment, newest)
     if not frames:
         return _empty()
-    targets = {target: numbers.target_name(target) for target in frames}
+    # The target with most points first.
+    order = sorted(frames, key=lambda target: -len(frames[target][0]))
+    targets = {target: numbers.target_name(target) for target in order}
     target = linked_choice(filters[1], "Target", targets, key="target")
     axis = filters[2].segmented_control(
         "Latency", ["ratio", "ms"], default="ratio", key="x", bind="query-params", required=True,
     )  # fmt: skip
     goal = goal_sliders(next(e for e in experiments if e.id == experiment))
-    _draw(frames[target], goal, "latency_ms" if axis == "ms" else "ratio", target)
+    frame, refused = frames[target]
+    if frame.empty or not frame["baseline"].any():
+        st.info("Nothing of this experiment could be measured here.")
+    else:
+        _draw(frame, goal, "latency_ms" if axis == "ms" else "ratio", target)
+    for label, why in refused.items():
+        st.caption(f"**{plain(label)}** has no numbers on this target. {plain(why)}")
     return None
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def _frames(experiment: str, newest: int) -> dict[str, pd.DataFrame]:  # noqa: ARG001 - part of the key
-    """One frame per target. newest: id of the newest measurement; with another one all is read again."""
+def _frames(experiment: str, newest: int) -> dict[str, tuple[pd.DataFrame, dict[str, str]]]:  # noqa: ARG001
+    """Per target a frame, and by name why there are no numbers of a variant.
+
+    newest: id of the newest measurement, for the cache: with another one all is read again.
+    """
     with app.session.reading() as session:
         rows = variants.comparison(session, experiment)
         methods = variants.methods(session, experiment)
     targets = dict.fromkeys(row["target"] for row in rows)
-    return {
-        target: variants_frame([row for row in rows if row["target"] == target], methods, FAMILIES)
-        for target in targets
-    }
+    found = {}
+    for target in targets:
+        own = [row for row in rows if row["target"] == target]
+        frame = variants_frame([row for row in own if row["ratio"] is not None], methods, FAMILIES)
+        found[target] = frame, {row["name"]: json.loads(row["refused"])[0] for row in own if row["refused"]}
+    return found
 
 
 def _empty() -> None:

@@ -96,7 +96,7 @@ def test_the_report_has_the_fields_of_the_format(report: dict[str, Any]) -> None
             assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
         targets = [m["target"] for m in stage["measurements"] if m["name"].startswith("latency")]
         assert len(targets) >= 3
-        assert {"host", "device", "runtime", "threads", "batch"} == targets[0].keys()
+        assert {"host", "device", "runtime", "version", "threads", "batch"} == targets[0].keys()
         names = {m["name"] for m in stage["measurements"]}
         assert {"size", "parameters", "macs", "latency_p50", "latency_p90", "latency_ratio"} <= names
 

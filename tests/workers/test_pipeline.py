@@ -18,7 +18,7 @@ from filelock import FileLock
 
 import workers
 from tests.support.arrays import ArrayData, candidate, easy_data, small_net
-from workers import pipeline, stages, turns
+from workers import measuring, pipeline, stages, turns
 from workers.base import Bench, Candidate, ImagePreprocessing, Split, Target
 from workers.catalog import MEASURES, METHODS
 from workers.errors import DatasetRefused, GateFailed, StepFailed
@@ -64,7 +64,7 @@ def no_latency(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     alone = {name: measure for name, measure in MEASURES.items() if not measure.together}
     assert len(alone) < len(MEASURES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "MEASURES", MappingProxyType(alone))
+        patch.setattr(measuring, "MEASURES", MappingProxyType(alone))
         patch.setattr(turns, "LOCK_FOLDER", str(tmp_path_factory.mktemp("turns")))
         yield
 

@@ -92,7 +92,9 @@ class KeptExits:
     def measurements(self, thresholds: Sequence[float], parity: ExitParity) -> list[Measurement]:
         """Accuracy and mean latency of the file with these thresholds, marked with where they come from."""
         right = {split: self.given(split, thresholds) == self.labels[split] for split in SPLITS}
-        accuracies = [accuracy_of(split, hits, (FROM_LOGITS,)) for split, hits in right.items()]
+        accuracies = [
+            accuracy_of(split, hits, self.report.target, (FROM_LOGITS,)) for split, hits in right.items()
+        ]
         return [*accuracies, *mean_latency(self.moved(thresholds, parity))]
 
 

@@ -24,7 +24,6 @@ from workers.measures.latency import (
     alone,
     real_samples,
     sit,
-    timed_call,
 )
 from workers.runtimes.onnxruntime import OnnxRuntime
 
@@ -175,7 +174,7 @@ def _replay(file: Path, stream: Sequence[np.ndarray], bench: Bench) -> np.ndarra
     session = OnnxRuntime().open(file, threads=bench.target.threads)
     for inputs in stream[:3]:
         session.run(inputs)
-    return np.array([timed_call(session, inputs, bench.target.threads) for inputs in stream])
+    return np.array([session.timed(inputs, bench.target.threads) for inputs in stream])
 
 
 def _places(file: Path, samples: Sequence[np.ndarray]) -> np.ndarray:

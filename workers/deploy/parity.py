@@ -1,17 +1,23 @@
 """The gate between a graph and its exported file: the same logits, the same answers, or no file."""
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from workers.base import Candidate, Frozen, Runtime
-from workers.errors import GateFailed
+from workers.base import Candidate, Frozen, LabelledData, Runtime
+from workers.deploy.weights import weight_types
+from workers.errors import GateFailed, ParedownError
 
 #: Largest difference of a logit, relative to the largest logit, that other orders of addition explain.
 TOLERANCE = 1e-3
+PARITY_SAMPLES = 256
+#: Of the answers of a file whose numbers are rounded, which every runtime does at other places: so many must
+#: be the same.
+ALIKE = 0.98
 
 
 class Parity(Frozen):
@@ -50,6 +56,40 @@ def check_parity(
             "torch, onnx and onnxruntime.",
         )
     return parity
+
+
+def parity_inputs(data: LabelledData) -> Iterator[torch.Tensor]:
+    """Real inputs to compare on, (N, C, H, W)."""
+    for inputs, _ in itertools.islice(data.batches("validation", 64), PARITY_SAMPLES // 64):
+        yield inputs
+
+
+def why_not(
+    file: Path, runtime: Runtime, reference: Runtime, batches: Iterable[torch.Tensor], *, one_by_one: bool
+) -> str | None:
+    """Why numbers of a file in `runtime` cannot be believed, in a sentence; None where they can.
+
+    It must be able to run the file, and give what the file gives in `reference`. one_by_one: for files with
+    early exits, where a batch would leave together.
+    """
+    answers: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    try:
+        sessions = [made.open(file, threads=1) for made in (reference, runtime)]
+        for inputs in batches:
+            for part in torch.split(inputs, 1 if one_by_one else len(inputs)):
+                for session, found in zip(sessions, answers, strict=True):
+                    found.append(session.run(part.numpy()))
+    except ParedownError as error:
+        return error.what
+    expected, got = map(np.concatenate, answers)
+    parity = compare(expected, got)
+    exact = set(weight_types(file)) == {"float32"}
+    if parity.same_answer >= (1 if exact else ALIKE) and (parity.logit_error <= TOLERANCE or not exact):
+        return None
+    return (
+        f"{runtime.title} gives other answers than the file: logits differ by {parity.logit_error:.1%}, "
+        f"{1 - parity.same_answer:.1%} of the answers on {parity.samples} samples."
+    )
 
 
 def compare(expected: np.ndarray, got: np.ndarray) -> Parity:

@@ -6,25 +6,24 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from workers.base import Artefact, Bench, Measure, Measurement, Progress, Session, Split
+from workers.base import Artefact, Bench, Measure, Measurement, Progress, Session, Split, Target
 from workers.host import logical_cores
 from workers.turns import training_turn
 
 BATCH_SIZE = 64
 SPLITS: tuple[Split, ...] = ("validation", "test")
-#: Beside the artefact: per split `<split>` and `<split>_labels`, (N,) int32, first guesses and what is right.
-ANSWERS = "answers.npz"
 
 
 class Accuracy(Measure):
     """Top-1 accuracy with a Wilson interval (95 %; E. B. Wilson, 1927).
 
-    The single answers are kept in ANSWERS beside the file, to compare two models sample by sample.
+    The single answers are kept beside the file (`answers_file`), to compare two models sample by sample.
     """
 
     title = "Accuracy"
     unit = "share"
     better = "higher"
+    in_runtime = True
 
     def take(self, artefacts: Sequence[Artefact], bench: Bench) -> list[list[Measurement]]:
         return [self._of_one(artefact, bench) for artefact in artefacts]
@@ -35,11 +34,11 @@ class Accuracy(Measure):
         size = BATCH_SIZE if artefact.candidate.exits is None else 1
         answers = {split: _guesses(session, split, size, bench) for split in SPLITS}
         labels = {split: bench.data.labels(split) for split in SPLITS}
-        keep_answers(artefact.file.with_name(ANSWERS), answers, labels)
-        return [accuracy_of(split, answers[split] == labels[split]) for split in SPLITS]
+        keep_answers(answers_file(artefact.file, bench.target), answers, labels)
+        return [accuracy_of(split, answers[split] == labels[split], bench.target) for split in SPLITS]
 
 
-def accuracy_of(split: Split, right: np.ndarray, marks: tuple[str, ...] = ()) -> Measurement:
+def accuracy_of(split: Split, right: np.ndarray, target: Target, marks: tuple[str, ...] = ()) -> Measurement:
     """right: (N,) bool, of every sample of the split."""
     correct, samples = int(right.sum()), len(right)
     interval = binomtest(correct, samples).proportion_ci(method="wilson")
@@ -52,8 +51,14 @@ def accuracy_of(split: Split, right: np.ndarray, marks: tuple[str, ...] = ()) ->
         better=Accuracy.better,
         split=split,
         samples=samples,
+        target=target,
         marks=marks,
     )
+
+
+def answers_file(file: Path, target: Target) -> Path:
+    """Per split `<split>` and `<split>_labels`, (N,) int32: first guesses there, and what is right."""
+    return file.with_name(f"answers-{target.runtime}-{target.device}.npz")
 
 
 def _guesses(session: Session, split: Split, size: int, bench: Bench) -> np.ndarray:
@@ -69,7 +74,7 @@ def _guesses(session: Session, split: Split, size: int, bench: Bench) -> np.ndar
 
 
 def keep_answers(path: Path, answers: Mapping[Split, np.ndarray], labels: Mapping[Split, np.ndarray]) -> None:
-    """Write ANSWERS whole or not at all."""
+    """Write an `answers_file` whole or not at all."""
     kept = {split: values.astype(np.int32) for split, values in answers.items()}
     right = {f"{split}_labels": values.astype(np.int32) for split, values in labels.items()}
     partial = path.with_suffix(".partial")

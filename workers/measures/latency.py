@@ -7,10 +7,9 @@ two identical files differ by 1-2 % until they are opened again.
 """
 
 import gc
-import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import quantile_test
 
-from workers.base import Artefact, Bench, Measure, Measurement, Progress, Session
+from workers.base import Bench, Comparison, Group, Measurement, Progress, Session, Target
 from workers.host import pinned
 from workers.turns import measuring_turn
 
@@ -33,8 +32,6 @@ RATIO_QUANTILE = 0.1
 RESAMPLES = 1000
 #: A point is marked when more than this share of its calls lost the core.
 CONTENDED_SHARE = 0.05
-#: A call on one thread that took this much more wall than processor time was kept waiting.
-WAITING = 1.1
 SAMPLES_BYTES = 64 << 20
 
 
@@ -55,7 +52,7 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class Latency(Measure):
+class Latency(Comparison):
     """p50, p90, from 662 rounds on p99, and the ratio to the baseline; each with a 95 % interval.
 
     seconds: time for the rounds of one artefact; slow models take longer, for 40 rounds at least.
@@ -65,35 +62,68 @@ class Latency(Measure):
     title = "Latency"
     unit = "ms"
     better = "lower"
-    together = True
 
     seconds: float = 4.0
     seed: int = 0
 
-    def take(self, artefacts: Sequence[Artefact], bench: Bench) -> list[list[Measurement]]:
-        timings = self._time([artefact.file for artefact in artefacts], bench)
-        return [
-            [*_percentiles(timings, index, bench), _ratio(timings, index, bench, self.seed)]
-            for index in range(len(artefacts))
-        ]
+    def compare(
+        self, groups: Sequence[Group], fastest: Target | None = None
+    ) -> list[Mapping[Path, list[Measurement]]]:
+        """As in `Comparison`; the fastest is the one with the lowest 10th percentile."""
+        timed = [(artefact.file, bench) for artefacts, bench in groups for artefact in artefacts]
+        timings = self._time(timed)
+        found: list[Mapping[Path, list[Measurement]]] = []
+        first = 0
+        for artefacts, bench in groups:
+            places = range(first, first + len(artefacts))
+            found.append({timed[at][0]: self._of_one(timings, at, first, bench.target) for at in places})
+            first += len(artefacts)
+        if fastest is not None:
+            found.append(self._fastest(timings, timed, fastest))
+        return found
 
     def ratios(self, files: Sequence[Path], bench: Bench) -> list[float]:
         """Time of each file as a multiple of the first one's; for steps that choose by time."""
-        latency_ms = self._time(files, bench).latency_ms
+        latency_ms = self._time([(file, bench) for file in files]).latency_ms
         return [ratio_to_baseline(times_ms, latency_ms[0], self.seed)[0] for times_ms in latency_ms]
 
-    def _time(self, files: Sequence[Path], bench: Bench) -> Timings:
-        openers = [partial(bench.runtime.open, file, threads=bench.target.threads) for file in files]
+    def _of_one(self, timings: Timings, index: int, baseline: int, target: Target) -> list[Measurement]:
+        ratio = _ratio(timings, index, baseline, target, self.seed)
+        return [*_percentiles(timings, index, target), ratio]
+
+    def _fastest(
+        self, timings: Timings, timed: Sequence[tuple[Path, Bench]], target: Target
+    ) -> Mapping[Path, list[Measurement]]:
+        low = np.quantile(timings.latency_ms, RATIO_QUANTILE, axis=(1, 2))
+        best: dict[Path, int] = {}
+        for index, (file, _) in enumerate(timed):
+            if file not in best or low[index] < low[best[file]]:
+                best[file] = index
+        baseline = best[timed[0][0]]
+        return {
+            file: [
+                taken.model_copy(update={"marks": (timed[index][1].target.engine, *taken.marks)})
+                for taken in self._of_one(timings, index, baseline, target)
+            ]
+            for file, index in best.items()
+        }
+
+    def _time(self, timed: Sequence[tuple[Path, Bench]]) -> Timings:
+        """All of them on the samples and the threads of the first bench."""
+        bench, threads = timed[0][1], timed[0][1].target.threads
+        openers = [partial(bench.runtime.open, file, threads=threads) for file, bench in timed]
         generator = np.random.default_rng(self.seed)
         # Before pinning: torch's thread pool would inherit the few cores and keep them.
         samples = real_samples(bench, self.seed)
         seconds, rounds = self.seconds * len(openers) / SITTINGS, MAX_ROUNDS
         sittings: list[np.ndarray] = []
-        with alone(bench.target.threads) as is_pinned:
+        with alone(threads) as is_pinned, ExitStack() as kept:
+            for runtime in {id(bench.runtime): bench.runtime for _, bench in timed}.values():
+                kept.enter_context(runtime.ready())
             for sitting in range(SITTINGS):
                 seconds = seconds if sitting == 0 else np.inf
                 first = samples[sitting * rounds % len(samples) :]  # go on where the last sitting ended
-                calls = sit(openers, [*first, *samples], bench.target.threads, generator, rounds, seconds)
+                calls = sit(openers, [*first, *samples], threads, generator, rounds, seconds)
                 sittings.append(calls)
                 rounds = len(calls)  # as many in every sitting, so that they weigh the same
                 bench.tell(Progress("latency", (sitting + 1) / SITTINGS))
@@ -133,34 +163,8 @@ def sit(
             return calls[:number]
         inputs = samples[number % len(samples)]
         for index in generator.permutation(len(openers)):
-            calls[number, index] = _timed_after_another(sessions[index], inputs, threads)
+            calls[number, index] = sessions[index].timed(inputs, threads, warm=True)
     return calls
-
-
-def _timed_after_another(session: Session, inputs: np.ndarray, threads: int) -> tuple[float, bool]:
-    """As `timed_call`.
-
-    A call before it, not timed, brings the weights back into the cache that the other artefacts have used
-    since: what is timed is a stream of calls to one model.
-    """
-    session.run(inputs)
-    return timed_call(session, inputs, threads)
-
-
-def timed_call(session: Session, inputs: np.ndarray, threads: int) -> tuple[float, bool]:
-    """Seconds of one call, and whether it was pushed off its core."""
-    switches, cpu = _involuntary_switches(threads), time.thread_time()
-    start = time.perf_counter()
-    session.run(inputs)
-    wall_s = time.perf_counter() - start
-    waited = threads == 1 and wall_s > WAITING * (time.thread_time() - cpu)
-    return wall_s, waited or _involuntary_switches(threads) > switches
-
-
-def _involuntary_switches(threads: int) -> int:
-    """Of the calling thread, or of the whole process when others work for it."""
-    who = resource.RUSAGE_SELF if threads > 1 else getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-    return resource.getrusage(who).ru_nivcsw
 
 
 def real_samples(bench: Bench, seed: int) -> list[np.ndarray]:
@@ -187,7 +191,7 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _percentiles(timings: Timings, index: int, bench: Bench) -> list[Measurement]:
+def _percentiles(timings: Timings, index: int, target: Target) -> list[Measurement]:
     """The interval lies between two order statistics and assumes no distribution (Conover 1999, 3.2)."""
     latency_ms = timings.latency_ms[index].ravel()
     found = []
@@ -195,18 +199,19 @@ def _percentiles(timings: Timings, index: int, bench: Bench) -> list[Measurement
         low, high = np.asarray(quantile_test(latency_ms, p=share).confidence_interval())
         numbers = (np.quantile(latency_ms, share), low, high)
         name = f"latency_p{round(100 * share)}"
-        found.append(_measurement(name, "ms", numbers, latency_ms.size, bench, timings.marks(index)))
+        found.append(_measurement(name, "ms", numbers, latency_ms.size, target, timings.marks(index)))
     return found
 
 
-def _ratio(timings: Timings, index: int, bench: Bench, seed: int) -> Measurement:
-    latency_ms, baseline_ms = timings.latency_ms[index], timings.latency_ms[0]
+def _ratio(timings: Timings, index: int, baseline: int, target: Target, seed: int) -> Measurement:
+    latency_ms, baseline_ms = timings.latency_ms[index], timings.latency_ms[baseline]
     numbers = ratio_to_baseline(latency_ms, baseline_ms, seed)
-    return _measurement("latency_ratio", "x", numbers, latency_ms.size, bench, timings.marks(0, index))
+    marks = timings.marks(baseline, index)
+    return _measurement("latency_ratio", "x", numbers, latency_ms.size, target, marks)
 
 
 def _measurement(
-    name: str, unit: str, numbers: Sequence[float], samples: int, bench: Bench, marks: tuple[str, ...]
+    name: str, unit: str, numbers: Sequence[float], samples: int, target: Target, marks: tuple[str, ...]
 ) -> Measurement:
     value, low, high = map(float, numbers)
     return Measurement(
@@ -218,7 +223,7 @@ def _measurement(
         better="lower",
         split="validation",
         samples=samples,
-        target=bench.target,
+        target=target,
         marks=marks,
     )
 

@@ -1,6 +1,7 @@
-"""ONNX Runtime on the processor."""
+"""ONNX Runtime, on the processor or through another of its execution providers."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime as ort
@@ -9,27 +10,55 @@ from workers.base import Runtime, Session
 from workers.errors import ModelRefused
 
 ERRORS_ONLY = 3
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime, CPU execution provider."""
+    """device: the execution provider, one of PROVIDERS."""
 
     title = "ONNX Runtime"
+    package = "onnxruntime"
+    install: ClassVar[str] = "pip install onnxruntime"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+
+    @classmethod
+    def devices(cls) -> tuple[str, ...]:
+        there = set(ort.get_available_providers())
+        return tuple(device for device, provider in PROVIDERS.items() if provider in there)
+
+    @classmethod
+    def version(cls) -> str:
+        return str(ort.__version__)  # the package's name differs from build to build
 
     def open(self, file: Path, *, threads: int, optimize: bool = True) -> "OnnxRuntimeSession":
         """Load a file; its threads inherit the core affinity of the calling thread.
 
         optimize: False runs the graph as written, e.g. to compare it with the model it came from.
-        Raises ModelRefused when ONNX Runtime cannot load the file.
+        Raises ModelRefused when ONNX Runtime cannot load the file, or not on this device.
         """
+        provider = PROVIDERS[self.device]
         try:
-            session = ort.InferenceSession(file, _options(threads, optimize), ["CPUExecutionProvider"])
+            session = ort.InferenceSession(file, _options(threads, optimize), [provider])
         except Exception as error:  # its exceptions share no other base
             raise ModelRefused(
                 file.name,
                 f"ONNX Runtime {ort.__version__} cannot load it: {str(error).replace(str(file), file.name)}",
                 "Export it again, with an opset this version knows.",
             ) from error
+        if provider not in session.get_providers():  # it goes on with the processor and only logs that
+            raise ModelRefused(
+                file.name,
+                f"ONNX Runtime {ort.__version__} cannot use its {provider} here.",
+                "Install the libraries that it asks for, or use --runtime onnxruntime.",
+            )
         return OnnxRuntimeSession(session)
 
 

@@ -13,13 +13,13 @@ from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Candidate, Measurement, ModelSpec, Target
 from workers.calibration.calibrate import LOGITS, REPORT
-from workers.catalog import METHODS, RUNTIMES
+from workers.catalog import METHODS
 from workers.data import Dataset
 from workers.errors import ParedownError
 from workers.graph.importing import open_model
-from workers.host import host_facts
-from workers.measures.accuracy import ANSWERS
+from workers.measures.accuracy import answers_file
 from workers.pipeline import Event, Job, Stage, run
+from workers.places import USUAL, choose
 from workers.recipe import Recipe
 from workers.work.files import open_data, placed
 from workers.work.pictures import keep_pictures
@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 
 
 def do(assignment: Assignment) -> None:
-    """subject_id: the run. request: nothing."""
+    """subject_id: the run. request: {"runtime": what `workers.places.choose` takes}; empty: the usual one."""
     settings = assignment.settings
+    choice = choose(assignment.job.request.get("runtime", USUAL), settings.threads)
     with reading(settings.database) as session:
         row = runs.whole(session, assignment.job.subject_id)
     assert row is not None
@@ -41,7 +42,7 @@ def do(assignment: Assignment) -> None:
     assignment.tell("Decoding the pictures")
     data = dataset.prepare(model.spec.preprocessing, settings.data / "datasets")
     recipe = Recipe.model_validate(row.recipe)
-    kept = _Kept(assignment, row, dataset)
+    kept = _Kept(assignment, row, dataset, choice.places[0].target)
     outcome = run(
         Job(
             model=model,
@@ -49,12 +50,13 @@ def do(assignment: Assignment) -> None:
             dataset=dataset.sha256,
             recipe=recipe,
             folder=settings.data / "stages",
-            runtime=RUNTIMES["onnxruntime"](),
-            target=Target(host=host_facts().host, threads=settings.threads),
+            runtime=choice.steps.runtime,
+            target=choice.steps.target,
             device=torch.device(settings.device),
             seed=row.seed,
             tell=kept.take,
             others=_others(assignment, recipe, row.project_id),
+            choice=choice,
         )
     )
 
@@ -70,9 +72,13 @@ def do(assignment: Assignment) -> None:
 
 
 class _Kept:
-    """Takes what the pipeline tells; stages[index] = (id of the row, measurements in it)."""
+    """Takes what the pipeline tells; stages[index] = (id of the row, measurements in it).
 
-    def __init__(self, assignment: Assignment, row: Run, dataset: Dataset) -> None:
+    target: the one whose single answers are kept.
+    """
+
+    def __init__(self, assignment: Assignment, row: Run, dataset: Dataset, target: Target) -> None:
+        self.target = target
         self.assignment, self.run_id = assignment, row.id
         self.dataset, self.dataset_id = dataset, row.experiment.dataset_id
         self.count = len(row.recipe.get("steps", ())) + 1
@@ -103,7 +109,7 @@ class _Kept:
             "parity": None if stage.parity is None else stage.parity.model_dump(mode="json"),
             "file_sha256": self.artifacts.add(stage.file),
             "archive_sha256": self._beside(stage, "model.pt2"),
-            "answers_sha256": self._beside(stage, ANSWERS),
+            "answers_sha256": self._beside(stage, answers_file(stage.file, self.target).name),
             "exits_sha256": self._beside(stage, REPORT),
             "exit_logits_sha256": self._beside(stage, LOGITS),
         }

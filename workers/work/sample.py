@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 
 from workers.assignment import Assignment
-from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Progress, Target
-from workers.catalog import RUNTIMES
+from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Progress
 from workers.data import open_dataset
 from workers.graph.resnets import RESNETS
-from workers.host import host_facts
+from workers.places import USUAL, choose
 from workers.training.loop import train
 from workers.training.losses import cross_entropy
 from workers.training.settings import TrainingSettings
@@ -38,11 +37,12 @@ def trained_sample(assignment: Assignment) -> tuple[Path, str]:
 
     torch.manual_seed(0)
     net = RESNETS[ARCHITECTURE](num_classes=10, in_channels=1, width=WIDTH)
+    place = choose(USUAL, settings.threads).steps
     context = Context(
         data=data,
         original=Candidate(spec),
-        runtime=RUNTIMES["onnxruntime"](),
-        target=Target(host=host_facts().host, threads=settings.threads),
+        runtime=place.runtime,
+        target=place.target,
         device=torch.device(settings.device),
         seed=0,
         scratch=scratch,

@@ -21,7 +21,7 @@ from workers.deploy.exit_parity import ExitParity, check_exits
 from workers.deploy.one_file import set_thresholds
 from workers.deploy.parity import Parity
 from workers.errors import StepFailed
-from workers.measures.accuracy import ANSWERS, SPLITS, keep_answers
+from workers.measures.accuracy import SPLITS, answers_file, keep_answers
 from workers.work.files import open_data, placed
 from workers.work.rows import columns_of, threshold_columns
 
@@ -88,11 +88,12 @@ def _save(
     thresholds = tuple(named.values())
     write_report(kept.moved(thresholds, parity), folder / REPORT)
     answers = {split: kept.given(split, thresholds) for split in SPLITS}
-    keep_answers(folder / ANSWERS, answers, kept.labels)
+    answered = answers_file(folder / "model.onnx", kept.report.target)
+    keep_answers(answered, answers, kept.labels)
     columns = {
         "thresholds": named,
         "file_sha256": store.add(folder / "model.onnx"),
-        "answers_sha256": store.add(folder / ANSWERS),
+        "answers_sha256": store.add(answered),
         "exits_sha256": store.add(folder / REPORT),
         "parity": Parity(
             samples=parity.samples, logit_error=parity.logit_error, same_answer=parity.same_exit

@@ -14,7 +14,7 @@ from tests.support.staged import CLASSES, PLAN, SPEC, samples
 from workers.base import Artefact, Bench, Candidate, Session
 from workers.deploy.one_file import compose_one_file
 from workers.host import logical_cores
-from workers.measures.accuracy import Accuracy
+from workers.measures.accuracy import Accuracy, answers_file
 from workers.runtimes.onnxruntime import OnnxRuntime
 
 
@@ -37,14 +37,14 @@ def test_share_and_interval_of_both_splits(linear: Artefact, bench: Bench, pictu
     assert (validation.low, validation.high) == pytest.approx(wilson(50 / 70, 70))
     assert (test.low, test.high) == pytest.approx(wilson(100 / 130, 130))
     assert {(m.name, m.unit, m.better, m.target) for m in (validation, test)} == {
-        ("accuracy", "share", "higher", None)
+        ("accuracy", "share", "higher", bench.target)
     }
 
 
 def test_the_single_answers_are_kept_beside_the_file(linear: Artefact, bench: Bench, pictures: Any) -> None:
     pictures.truth["test"][[3, 7]] = (pictures.truth["test"][[3, 7]] + 1) % 5
     Accuracy().take([linear], bench)
-    with np.load(linear.file.with_name("answers.npz"), allow_pickle=False) as kept:
+    with np.load(answers_file(linear.file, bench.target), allow_pickle=False) as kept:
         assert kept["validation"].shape == (70,)
         assert np.flatnonzero(kept["test"] != kept["test_labels"]).tolist() == [3, 7]
         np.testing.assert_array_equal(kept["test_labels"], pictures.truth["test"])

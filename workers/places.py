@@ -1,0 +1,114 @@
+"""Where a run's numbers are taken: the runtimes of this machine, and what a person may ask for.
+
+A name is a runtime's id, with the device behind a colon where it is not the usual one (`onnxruntime:cuda`);
+`all` asks for every one that is here, `fastest` for the one that is fastest for each stage.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workers.base import FASTEST, Frozen, Place, Runtime, Target
+from workers.catalog import RUNTIMES
+from workers.errors import ParedownError, SomethingMissing
+from workers.host import host_facts
+
+#: Steps that choose by time take this one where another one is not known yet, or cannot time single layers.
+USUAL = "onnxruntime"
+ALL = "all"
+TOGETHER = (FASTEST, ALL)
+
+
+class RuntimeFacts(Frozen):
+    """A runtime as this machine has it. missing: why it does not work here; install: the command for that."""
+
+    id: str
+    title: str
+    version: str
+    devices: tuple[str, ...]
+    missing: str
+    install: str
+
+
+def runtime_facts() -> list[RuntimeFacts]:
+    """Of every runtime that Paredown knows, those that are here first."""
+    found = []
+    for name, runtime in RUNTIMES.items():
+        missing = runtime.missing() or ""
+        found.append(
+            RuntimeFacts(
+                id=name,
+                title=runtime.title,
+                version="" if missing else runtime.version(),
+                devices=() if missing else runtime.devices(),
+                missing=missing,
+                install=runtime.install,
+            )
+        )
+    return sorted(found, key=lambda facts: (bool(facts.missing), facts.id != USUAL, facts.id))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for.
+
+    places: all that is measured in, the usual runtime first. steps: where steps that choose by time do so.
+    each: every place is a target of its own. fastest: the fastest of them for each stage is one too.
+    note: why the steps' times come from elsewhere; empty where they do not.
+    """
+
+    places: tuple[Place, ...]
+    steps: Place
+    each: bool = True
+    fastest: bool = False
+    note: str = ""
+
+
+def choose(name: str, threads: int) -> Choice:
+    """What `--runtime NAME` asks for on this machine. Raises ParedownError."""
+    here = present()
+    if name not in TOGETHER:
+        return _one(name, here, threads)
+    places = tuple(_place(runtime, threads) for runtime in here.values())
+    note = f"The times that this step chose by were taken in {places[0].runtime.title}."
+    return Choice(places, places[0], each=name == ALL, fastest=True, note=note)
+
+
+def present() -> Mapping[str, Runtime]:
+    """What works on this machine, by name, the usual one first."""
+    found: dict[str, Runtime] = {}
+    for facts in runtime_facts():
+        for device in facts.devices:
+            runtime = RUNTIMES[facts.id]()
+            runtime.device = device
+            found[facts.id if device == facts.devices[0] else f"{facts.id}:{device}"] = runtime
+    return found
+
+
+def _one(name: str, here: Mapping[str, Runtime], threads: int) -> Choice:
+    if name not in here:
+        known = RUNTIMES.get(name)
+        if known is None:
+            names = ", ".join([*here, *TOGETHER])
+            raise ParedownError(f"runtime {name}", "is not known here.", f"The names are {names}.")
+        raise SomethingMissing(
+            f"runtime {name}", known.missing() or "does not work here.", f"{known.install}."
+        )
+    place, usual = _place(here[name], threads), _place(RUNTIMES[USUAL](), threads)
+    if not place.runtime.whole_models_only:
+        return Choice((place,), place)
+    note = (
+        f"The times that this step chose by were taken in {usual.runtime.title}: {place.runtime.title} runs "
+        "whole models only."
+    )
+    return Choice((place,), usual, note=note)
+
+
+def _place(runtime: Runtime, threads: int) -> Place:
+    target = Target(
+        host=host_facts().host,
+        device=runtime.device,
+        runtime=runtime.id(),
+        version=runtime.version(),
+        threads=threads,
+    )
+    return Place(runtime, target)
