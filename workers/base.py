@@ -377,7 +377,7 @@ class Runtime(ABC):
     def open(self, file: Path, *, threads: int, optimize: bool = True) -> Session:
         """Load an exported file. Raises SomethingMissing when the engine is not installed."""
 
-    def ready(self) -> AbstractContextManager[None]:
+    def ready(self, threads: int) -> AbstractContextManager[None]:  # noqa: ARG002
         """While this is open, what it needs besides files stays there from one file to the next."""
         return nullcontext()
 

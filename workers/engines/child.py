@@ -83,8 +83,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-#: Processes that something refers to, by engine and cores: threads stay on the cores they were started on.
-_running: "weakref.WeakValueDictionary[tuple[str, tuple[int, ...]], Child]" = weakref.WeakValueDictionary()
+#: Processes that something refers to, by engine, threads and cores: an engine starts its threads once, and
+#: they stay on the cores they were started on.
+_running: "weakref.WeakValueDictionary[tuple[str, int, tuple[int, ...]], Child]" = (
+    weakref.WeakValueDictionary()
+)
 
 
 class ChildRuntime(Runtime):
@@ -105,17 +108,17 @@ class ChildRuntime(Runtime):
         if not given.exists():
             why = f"there is no `{given.name}` beside it, the trainable form that torch runs."
             raise ModelRefused(file.name, f"{self.title} cannot run it: {why}", "Use another runtime for it.")
-        return ChildSession(self._child(), given, threads)
+        return ChildSession(self._child(threads), given, threads)
 
     @contextmanager
-    def ready(self) -> Iterator[None]:
+    def ready(self, threads: int) -> Iterator[None]:
         """Keeps the process for as long as this is open."""
-        child = None if self.missing() else self._child()
+        child = None if self.missing() else self._child(threads)
         yield
         del child
 
-    def _child(self) -> Child:
-        key = self.id(), tuple(usable_cores())
+    def _child(self, threads: int) -> Child:
+        key = self.id(), threads, tuple(usable_cores())
         child = _running.get(key)
         if child is None or child._process.poll() is not None:
             child = _running[key] = Child(self.id(), self.title)

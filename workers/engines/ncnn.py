@@ -48,7 +48,7 @@ def _convert(file: Path) -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.onnx"  # what it writes lies beside what it reads
         copy.symlink_to(file)
-        command = [program, copy, f"inputshape=[1,{sizes}]f32", "fp16=0"]
+        command: list[str | Path] = [program, copy, f"inputshape=[1,{sizes}]f32", "fp16=0"]
         try:
             subprocess.run(command, cwd=folder, capture_output=True, timeout=CONVERT_SECONDS, check=True)
             found = copy.with_suffix(".ncnn.param"), copy.with_suffix(".ncnn.bin")

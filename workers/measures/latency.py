@@ -119,7 +119,7 @@ class Latency(Comparison):
         sittings: list[np.ndarray] = []
         with alone(threads) as is_pinned, ExitStack() as kept:
             for runtime in {id(bench.runtime): bench.runtime for _, bench in timed}.values():
-                kept.enter_context(runtime.ready())
+                kept.enter_context(runtime.ready(threads))
             for sitting in range(SITTINGS):
                 seconds = seconds if sitting == 0 else np.inf
                 first = samples[sitting * rounds % len(samples) :]  # go on where the last sitting ended
