@@ -15,7 +15,7 @@ import torch
 
 from app.cli import _sentence
 from tests.app.conftest import RECIPE, Paredown
-from workers.catalog import METHODS
+from workers.catalog import METHODS, RUNTIMES
 
 ROOT = Path(__file__).parents[2]
 Sources = list[str | Path]
@@ -337,3 +337,30 @@ def test_a_defect_and_a_full_disk_are_sentences() -> None:
     full = _sentence(OSError(28, "No space left on device", "/data/x"))
     assert full.startswith("/data/x: No space left on device. ")
     assert "defect" not in full
+
+
+def test_a_run_in_torch_is_measured_there_and_says_so(
+    inside: Paredown, inputs: Path, sources: Sources, tmp_path: Path
+) -> None:
+    out = tmp_path / "result"
+    result = inside("run", inputs / "baseline.yaml", *sources, "--out", out, "--runtime", "torch_eager")
+    assert result.returncode == 0, result.stderr
+    assert f"Latency: torch_eager {torch.__version__.partition('+')[0]}, cpu, 1 thread(s)" in result.stdout
+    read = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    targets = [m["target"] for m in read["baseline"]["measurements"] if m["target"]]
+    assert {target["runtime"] for target in targets} == {"torch_eager"}
+    assert (out / "model.onnx").exists()
+
+
+def test_a_runtime_that_is_not_known_is_refused_with_the_names(
+    inside: Paredown, inputs: Path, sources: Sources
+) -> None:
+    result = inside("run", inputs / "recipe.yaml", *sources, "--out", "result", "--runtime", "tflite")
+    refused(result, "runtime tflite", "is not known here", "onnxruntime", "fastest, all")
+
+
+def test_the_runtimes_are_listed(inside: Paredown) -> None:
+    result = inside("runtimes")
+    assert result.returncode == 0
+    for name in RUNTIMES:
+        assert name in result.stdout

@@ -27,7 +27,7 @@ def answers(
 ) -> list[Question]:
     """What a process says to these; the file is opened first."""
     engine = SimpleNamespace(open_file=lambda file, threads: call)  # noqa: ARG005
-    monkeypatch.setitem(sys.modules, "workers.engines.made_up", engine)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "workers.engines.made_up", engine)
     told, said = io.BytesIO(), io.BytesIO()
     opening = {"do": "open", "id": 0, "file": "f", "threads": 1}
     for message, inputs in ((opening, None), *questions):
@@ -45,10 +45,16 @@ def answers(
 def test_numbers_travel_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that lie otherwise in memory, and none at all."""
     inputs = np.random.default_rng(0).normal(size=(4, 3, 2, 5)).astype(np.float32)
-    shapes = [inputs, inputs.transpose(0, 2, 3, 1), inputs[:0], np.float32(inputs * np.nan)]
+    shapes: list[np.ndarray] = [
+        inputs,
+        inputs.transpose(0, 2, 3, 1),
+        inputs[:0],
+        np.full_like(inputs, np.nan),
+    ]
     found = answers(monkeypatch, lambda given: 2 * given, *(({"do": "run"}, shape) for shape in shapes))
     for (_, got), given in zip(found, shapes, strict=True):
-        np.testing.assert_array_equal(got, 2 * given)  # type: ignore[arg-type]
+        assert got is not None
+        np.testing.assert_array_equal(got, 2 * given)
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -70,9 +76,11 @@ def test_a_time_is_that_of_one_call_and_nothing_else(monkeypatch: pytest.MonkeyP
 
 
 def test_waiting_is_seen_where_it_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    ((told, _),) = answers(
-        monkeypatch, lambda inputs: [time.sleep(0.002), inputs][1], ({"do": "time", "warm": False}, ONE)
-    )
+    def wait(inputs: np.ndarray) -> np.ndarray:
+        time.sleep(0.002)
+        return inputs
+
+    ((told, _),) = answers(monkeypatch, wait, ({"do": "time", "warm": False}, ONE))
     assert told["disturbed"] is True
 
 

@@ -172,6 +172,46 @@ def test_a_call_that_waited_for_its_core_is_marked(bench: Bench, linear: Artefac
     assert all(measurement.marks == ("contended",) for measurement in waiting.values())
 
 
+def test_several_places_are_timed_in_one_session(bench: Bench, linear: Artefact) -> None:
+    """Each file is called in every place of a round, and each place has a baseline of its own."""
+    runtimes = {name: Pretended({"base": spin(slow), "made": spin(fast)}) for name, slow, fast in TWO}
+    groups = [
+        (
+            [replace(linear, file=Path(name)) for name in ("base", "made")],
+            replace(bench, runtime=runtime, target=Target(host="here", runtime=name)),
+        )
+        for name, runtime in runtimes.items()
+    ]
+    best = Target(host="here", runtime="fastest", version="one, two")
+    *each, fastest = Latency(0).compare(groups, best)
+    assert {len(runtime.seen) for runtime in runtimes.values()} == {(3 + 2 * 5) * 8 * 2}
+    for found, (name, slow, fast) in zip(each, TWO, strict=True):
+        taken = {m.name: m for m in found[Path("made")]}
+        assert {m.target and m.target.runtime for m in taken.values()} == {name}
+        assert taken["latency_ratio"].value == pytest.approx(fast / slow, rel=0.25)
+    base, made = ({m.name: m for m in fastest[Path(name)]} for name in ("base", "made"))
+    assert {m.target for m in (*base.values(), *made.values())} == {best}
+    assert (base["latency_ratio"].marks[0], made["latency_ratio"].marks[0]) == ("one", "two")
+    assert base["latency_ratio"].value == 1
+    assert made["latency_ratio"].value == pytest.approx(0.0005 / 0.001, rel=0.25)  # each at its best
+
+
+#: Place, seconds of the baseline there, seconds of what was made of it.
+TWO = (("one", 0.001, 0.002), ("two", 0.003, 0.0005))
+
+
+def test_a_file_that_a_place_cannot_run_is_fastest_among_the_others(bench: Bench, linear: Artefact) -> None:
+    quick, slow = Pretended({"base": nothing}), Pretended({"base": spin(0.001), "made": spin(0.001)})
+    base, made = (replace(linear, file=Path(name)) for name in ("base", "made"))
+    groups = [
+        ([base, made], replace(bench, runtime=slow, target=Target(host="here", runtime="slow"))),
+        ([base], replace(bench, runtime=quick, target=Target(host="here", runtime="quick"))),
+    ]
+    *each, fastest = Latency(0).compare(groups, Target(host="here", runtime="fastest"))
+    assert [set(found) for found in each] == [{base.file, made.file}, {base.file}]
+    assert [fastest[file][0].marks[0] for file in (base.file, made.file)] == ["quick", "slow"]
+
+
 def test_marks_need_more_than_a_few_calls_and_reach_the_ratio() -> None:
     timings = Timings(np.ones((3, 8, 5)), np.array([0.0, 0.04, 0.2]), pinned=True)
     assert [timings.marks(0), timings.marks(1), timings.marks(2)] == [(), (), ("contended",)]
