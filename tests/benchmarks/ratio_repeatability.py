@@ -2,11 +2,13 @@
 
     python tests/benchmarks/ratio_repeatability.py [--repeats 20] [--seconds 4]
 
-Beside it stands what most people do: the mean of 50 calls of one file, then of the other. Writes its table
+Beside it stands what most people do: mean and median of 50 calls of one file, then of the other; and, where
+OpenVINO is installed, its `benchmark_app` for as many seconds on one file, then on the other. Writes its table
 to results/ratio_repeatability.md.
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from workers.base import Artefact, Bench, Candidate, ImagePreprocessing, Measure
 from workers.host import host_facts, usable_cores, versions
 from workers.measures.latency import Latency
 from workers.runtimes.onnxruntime import OnnxRuntime
+from workers.runtimes.openvino import OpenVino
 
 SHAPE = (3, 64, 64)
 SPEC = ModelSpec(
@@ -65,19 +68,26 @@ def main() -> None:
     bench = Bench(RandomPictures(), OnnxRuntime(), Target(host=host_facts().host), lambda _: None)
     with tempfile.TemporaryDirectory() as folder, busy_neighbours():
         twins = [Artefact(file, Candidate(SPEC)) for file in identical_files(Path(folder))]
-        ours, naive = [], []
+        ours = []
+        others: dict[str, list[float]] = {}
         for number in range(options.repeats):
             ours.append(ratio_by_protocol(twins, bench, options.seconds))
-            naive.append(mean_ms(twins[1], bench) / mean_ms(twins[0], bench))
-            print(f"{number + 1}: {ours[-1].value:.4f} {ours[-1].marks}, naive {naive[-1]:.4f}", flush=True)
-    RESULT.write_text(table(ours, naive, options))
-    print(RESULT.read_text())
+            for name, times_ms in {
+                **stopwatch(twins, bench),
+                **benchmark_app(twins, options.seconds),
+            }.items():
+                others.setdefault(name, []).append(times_ms[1] / times_ms[0])
+            told = ", ".join(f"{name}: {ratios[-1]:.4f}" for name, ratios in others.items())
+            print(f"{number + 1}: {ours[-1].value:.4f} {ours[-1].marks}; {told}", flush=True)
+    options.result.write_text(table(ours, others, options))
+    print(options.result.read_text())
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=4.0, help="per file and repeat")
+    parser.add_argument("--result", type=Path, default=RESULT, help="file of the table")
     return parser.parse_args()
 
 
@@ -107,34 +117,69 @@ def ratio_by_protocol(twins: list[Artefact], bench: Bench, seconds: float) -> Me
     return next(measurement for measurement in measured if measurement.name == "latency_ratio")
 
 
-def mean_ms(artefact: Artefact, bench: Bench) -> float:
-    """The naive stopwatch."""
+def stopwatch(twins: list[Artefact], bench: Bench) -> dict[str, list[float]]:
+    """Naive milliseconds of one file, then of the other."""
+    calls_ms = np.array([calls(twin, bench) for twin in twins])
+    return {
+        "mean of 50 calls, one file after the other": calls_ms.mean(axis=1).tolist(),
+        "median of 50 calls, one file after the other": np.median(calls_ms, axis=1).tolist(),
+    }
+
+
+def calls(artefact: Artefact, bench: Bench) -> list[float]:
     session = bench.runtime.open(artefact.file, threads=bench.target.threads)
-    picture = np.zeros((1, *SHAPE), np.float32)
+    picture, found = np.zeros((1, *SHAPE), np.float32), []
     session.run(picture)
-    start = time.perf_counter()
     for _ in range(50):
+        start = time.perf_counter()
         session.run(picture)
-    return (time.perf_counter() - start) / 50 * 1000
+        found.append((time.perf_counter() - start) * 1000)
+    return found
 
 
-def table(ours: list[Measurement], naive: list[float], options: argparse.Namespace) -> str:
+def benchmark_app(twins: list[Artefact], seconds: float) -> dict[str, list[float]]:
+    """The medians that OpenVINO's own tool tells, in steps of 0.01 ms; nothing where it is not installed."""
+    if OpenVino.missing():
+        return {}
+    return {
+        "OpenVINO's benchmark_app (median), one file after the other": [app_ms(t, seconds) for t in twins]
+    }
+
+
+def app_ms(artefact: Artefact, seconds: float) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        options = {
+            "-m": artefact.file, "-d": "CPU", "-api": "sync", "-hint": "none", "-nstreams": 1, "-nthreads": 1,
+            "-infer_precision": "f32", "-shape": f"[{','.join(map(str, (1, *SHAPE)))}]",
+            "-t": max(1, round(seconds)), "-report_type": "no_counters", "-report_folder": folder,
+        }  # fmt: skip
+        words = [str(word) for pair in options.items() for word in pair]
+        call = "from openvino.tools.benchmark.main import main; main()"
+        command = [sys.executable, "-c", call, *words, "-json_stats"]
+        subprocess.run(command, check=True, capture_output=True)
+        (report,) = Path(folder).glob("*.json")
+        return float(json.loads(report.read_text())["execution_results"]["latency (ms)"])
+
+
+def table(ours: list[Measurement], others: dict[str, list[float]], options: argparse.Namespace) -> str:
     host, packages = host_facts(), versions()
     held = sum(m.low <= 1 <= m.high for m in ours if m.low is not None and m.high is not None)
     marked = sum("contended" in m.marks for m in ours)
+    rows = "\n".join(f"| {name} | {distances(ratios)} | - | - |" for name, ratios in others.items())
+    openvino = "" if OpenVino.missing() else f", openvino {OpenVino.version()}"
     return f"""# Latency ratio of two identical files, a busy neighbour on every core
 
 | how | largest distance from 1 | median distance | interval held 1 | marked contended |
 |---|---|---|---|---|
 | Paredown | {distances([m.value or 0 for m in ours])} | {held} of {len(ours)} | {marked} of {len(ours)} |
-| mean of 50 calls, one file after the other | {distances(naive)} | - | - |
+{rows}
 
 ResNet-18, 3 x 64 x 64, 1 thread, batch 1; {options.repeats} repeats, {options.seconds:g} s per file.
 
 Made with `python tests/benchmarks/ratio_repeatability.py --repeats {options.repeats} \
 --seconds {options.seconds:g}`
 on {host.cpu}, {host.logical_cores} cores, {host.instructions}, {host.system}, Python {packages["python"]},
-torch {packages["torch"]}, onnxruntime {packages["onnxruntime"]}.
+torch {packages["torch"]}, onnxruntime {packages["onnxruntime"]}{openvino}.
 """
 
 
