@@ -3,7 +3,7 @@
     python tests/benchmarks/ratio_repeatability.py [--repeats 20] [--seconds 4]
 
 Beside it stands what most people do: mean and median of 50 calls of one file, then of the other; and, where
-OpenVINO is installed, its `benchmark_app` for as many seconds on one file, then on the other. Writes its table
+OpenVINO is installed, its `benchmark_app` for as long on one file, then on the other. Writes its table
 to results/ratio_repeatability.md.
 """
 
