@@ -18,6 +18,7 @@ from app.components.variant_panel import variant_details
 from app.components.variants_table import variants_table
 from db import runs, variants
 from workers.catalog import METHODS
+from workers.places import USUAL
 
 FAMILIES = {name: method.family for name, method in METHODS.items()}
 
@@ -38,8 +39,10 @@ def main() -> None:
     frames = _frames(experiment, newest)
     if not frames:
         return _empty()
-    # The target with most points first.
-    order = sorted(frames, key=lambda target: -len(frames[target][0]))
+    # The target with most points first, of several that of the usual runtime.
+    order = sorted(
+        frames, key=lambda target: (-len(frames[target][0]), json.loads(target)["runtime"] != USUAL)
+    )
     targets = {target: numbers.target_name(target) for target in order}
     target = linked_choice(filters[1], "Target", targets, key="target")
     axis = filters[2].segmented_control(

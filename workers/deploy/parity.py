@@ -82,6 +82,10 @@ def why_not(
     except ParedownError as error:
         return error.what
     expected, got = map(np.concatenate, answers)
+    if got.shape != expected.shape:
+        why = "; only the exported file stops early" if one_by_one else ""
+        shapes = f"{list(got.shape[1:])} numbers per sample, the file gives {list(expected.shape[1:])}"
+        return f"{runtime.title} gives {shapes}{why}."
     parity = compare(expected, got)
     exact = set(weight_types(file)) == {"float32"}
     if parity.same_answer >= (1 if exact else ALIKE) and (parity.logit_error <= TOLERANCE or not exact):
