@@ -215,10 +215,12 @@ def _latency(m: Measurement) -> str:
 
 def _ratio(m: Measurement) -> str:
     """A share of the baseline's latency, said as how much faster."""
-    ratio, low, high = m.value or 1, m.low or 1, m.high or 1
-    if ratio <= 1:
-        return f"{1 / ratio:.2f}x faster ({1 / high:.2f}–{1 / low:.2f}){_marks(m)}"
-    return f"{ratio:.2f}x slower ({low:.2f}–{high:.2f}){_marks(m)}"
+    ratio, faster = m.value or 1, (m.value or 1) <= 1
+    told = f"{1 / ratio:.2f}x faster" if faster else f"{ratio:.2f}x slower"
+    if m.low and m.high:  # a ratio of means has none
+        low, high = (1 / m.high, 1 / m.low) if faster else (m.low, m.high)
+        told += f" ({low:.2f}–{high:.2f})"
+    return told + _marks(m)
 
 
 def _own(m: Measurement) -> str:

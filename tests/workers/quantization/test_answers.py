@@ -87,7 +87,7 @@ class Elsewhere(Runtime):
     title = "Elsewhere"
 
     def open(self, file: Path, *, threads: int, optimize: bool = True) -> Session:
-        raise AssertionError(file)
+        raise AssertionError(f"{file} was opened with {threads} threads, optimize={optimize}")
 
 
 def test_full_range_saturates_without_vnni_and_is_caught(
