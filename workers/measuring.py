@@ -29,6 +29,9 @@ from workers.places import Choice
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage, Store, place_of
 
+#: A ratio of 10th percentiles where some samples leave early.
+EARLY = "of early samples"
+
 Tell = Callable[[Progress], None]
 #: Sentences by the stage's key and the target.
 Refusals = Mapping[tuple[str, Target], str]
@@ -55,7 +58,7 @@ class Measuring:
         for measure in MEASURES.values():
             if issubclass(measure, Comparison):
                 stages = self._compared(measure(), stages, tell)
-        return list(stages)
+        return [stage if stage.exits is None else _with_mean(stage) for stage in stages]
 
     def _taken(self, stage: Stage, place: Place | None, tell: Tell) -> tuple[Measurement, ...]:
         """What depends on the runtime, or with no place what does not; kept for the next run."""
@@ -112,7 +115,6 @@ class Measuring:
                     if key == stage.key
                 ]
             numbers += self._fastest(stage, best.get(stage.file, ()), tell)
-            numbers = numbers if stage.exits is None else _with_mean(stage, numbers)
             made.append(dataclasses.replace(stage, measurements=tuple(numbers)))
         return made
 
@@ -143,15 +145,20 @@ class Measuring:
         ]
 
 
-def _with_mean(stage: Stage, numbers: Sequence[Measurement]) -> list[Measurement]:
+def _with_mean(stage: Stage) -> Stage:
     """With exits the 10th percentile is the time of an early sample: what compares is the mean.
 
-    That is known where the exits were calibrated, and of no other place.
+    That is known where the exits were calibrated; the ratio of any other place is marked.
     """
-    timed = {m.target for m in numbers if m.name == "latency_ratio"}
-    means = [m for m in mean_latency(read_report(stage.file.with_name(REPORT))) if m.target in timed]
+    asked = {m.target for m in stage.measurements}
+    means = [m for m in mean_latency(read_report(stage.file.with_name(REPORT))) if m.target in asked]
     instead_of = {(m.name, m.target) for m in means}
-    return [*(m for m in numbers if (m.name, m.target) not in instead_of), *means]
+    kept = (
+        m.model_copy(update={"marks": (*m.marks, EARLY)}) if m.name == "latency_ratio" else m
+        for m in stage.measurements
+        if (m.name, m.target) not in instead_of
+    )
+    return dataclasses.replace(stage, measurements=(*kept, *means))
 
 
 def _fastest_of(places: Sequence[Place]) -> Target:

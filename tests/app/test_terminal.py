@@ -29,6 +29,7 @@ def test_counts_have_three_digits(value: float | None, text: str) -> None:
 def test_a_ratio_is_told_as_faster_or_slower() -> None:
     assert _ratio(number(0.5, 0.4, 0.8)) == "2.00x faster (1.25–2.50)"
     assert _ratio(number(1.5, 1.4, 1.6)) == "1.50x slower (1.40–1.60)"
+    assert _ratio(number(0.5)) == "2.00x faster"
     marked = number(0.5, 0.5, 0.5).model_copy(update={"marks": ("contended",)})
     assert _ratio(marked).endswith(", contended")
 

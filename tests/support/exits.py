@@ -26,7 +26,7 @@ from db.artifacts import Artifacts
 from db.models import Job
 from db.session import migrate, reading, transaction
 from db.settings import Settings
-from workers import pipeline, turns
+from workers import measuring, pipeline, turns
 from workers.assignment import Assignment
 from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Target
 from workers.calibration.calibrate import calibrate
@@ -69,7 +69,7 @@ def quickly() -> Iterator[None]:
         patch.setattr(turns, "LOCK_FOLDER", locks)
         patch.setattr(placing, "SECONDS", 0.05)
         patch.setattr(pipeline, "calibrate", partial(calibrate, seconds=0.02))
-        patch.setattr(pipeline, "MEASURES", MappingProxyType({**MEASURES, "latency": _Quick}))
+        patch.setattr(measuring, "MEASURES", MappingProxyType({**MEASURES, "latency": _Quick}))
         yield
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,15 +13,19 @@ import pytest
 
 from tests.support.arrays import candidate
 from tests.workers.test_pipeline import PRUNE, data, make
-from workers import measuring, turns
+from workers import measuring, pipeline, turns
 from workers.base import Measurement, Place, Session, Target
+from workers.calibration import calibrate
+from workers.calibration.moving import read_report
 from workers.catalog import MEASURES
 from workers.errors import ModelRefused
 from workers.measures.latency import Latency
+from workers.measuring import EARLY
 from workers.pipeline import Outcome, run
 from workers.places import Choice
 from workers.runtimes.onnxruntime import OnnxRuntime, OnnxRuntimeSession
 
+EXIT = "{method: early_exit, exits: [relu_1], epochs: 1, head_epochs: 1, batch_size: 16}"
 NOTE = "The times that this step chose by were taken elsewhere."
 
 
@@ -49,7 +54,7 @@ class Changed(Session):
         while time.perf_counter() < end:
             pass
         logits = self.session.run(inputs)
-        return np.asarray(logits + self.runtime.flip * np.arange(3, dtype=np.float32))
+        return np.asarray(logits + self.runtime.flip * np.arange(logits.shape[-1], dtype=np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Quick(Latency):
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "MEASURES", MappingProxyType({**MEASURES, "latency": Quick}))
+        patch.setattr(calibrate, "BATCHES", (1,))
+        patch.setattr(pipeline, "calibrate", partial(calibrate.calibrate, seconds=0.02))
         patch.setattr(turns, "LOCK_FOLDER", str(tmp_path_factory.mktemp("turns")))
         yield
 
@@ -183,3 +190,37 @@ def test_a_step_that_chose_by_time_elsewhere_says_so(tmp_path: Path, monkeypatch
     assert NOTE not in carried_out(tmp_path / "one", OnnxRuntime(), note=NOTE).stages[1].notes
     monkeypatch.setattr(METHODS["structured_pruning"], "depends_on_target", property(lambda _: True))
     assert NOTE in carried_out(tmp_path / "two", OnnxRuntime(), note=NOTE).stages[1].notes
+
+
+def test_with_exits_the_mean_compares_where_they_were_calibrated(tmp_path: Path) -> None:
+    """Fails when the mean of one place gets into the numbers of another."""
+    here, other = place(OnnxRuntime()), place(MadeUp("other"))
+    choice = Choice((here, other), here, fastest=True)
+    stage = run(make(tmp_path, EXIT, target=here.target, choice=choice)).stages[1]
+    report = read_report(stage.file.with_name("exits.json"))
+    assert report.target == here.target
+    assert report.baseline_ms is not None
+    found = {
+        name: [m for m in stage.measurements if m.target and m.target.runtime == name]
+        for name in ("onnxruntime", "other", "fastest")
+    }
+    ratios = {name: [m for m in taken if m.name == "latency_ratio"] for name, taken in found.items()}
+    (own,), (others,), (fastest,) = ratios.values()
+    assert own.value == report.mean_ms / report.baseline_ms
+    assert "from path times" in own.marks
+    assert EARLY not in own.marks
+    for ratio in (others, fastest):
+        assert EARLY in ratio.marks
+        assert ratio.low is not None
+    means = [m for m in stage.measurements if m.name == "latency_mean"]
+    assert [(m.target, m.value) for m in means] == [(here.target, report.mean_ms)]
+
+
+def test_exits_of_a_run_elsewhere_are_calibrated_in_onnx_runtime_and_say_so(tmp_path: Path) -> None:
+    other = place(MadeUp("other"))
+    job = make(tmp_path, EXIT, runtime=other.runtime, target=other.target, choice=Choice((other,), other))
+    stage = run(job).stages[1]
+    target = read_report(stage.file.with_name("exits.json")).target
+    assert (target.host, target.runtime, target.version) == ("here", "onnxruntime", OnnxRuntime.version())
+    assert {m.target.runtime for m in stage.measurements if m.target} == {"other"}
+    assert {m.name for m in stage.measurements} >= {"accuracy", "latency_p50", "latency_ratio"}

@@ -44,7 +44,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("workers.turns.LOCK_FOLDER", str(tmp_path_factory.mktemp("turns")))
         patch.setattr(trials, "LATENCY", Latency(seconds=0.01))
-        patch.setattr("workers.pipeline.MEASURES", {"accuracy": Accuracy, "macs": MEASURES["macs"]})
+        patch.setattr("workers.measuring.MEASURES", {"accuracy": Accuracy, "macs": MEASURES["macs"]})
         patch.setattr(calibrate, "BATCHES", (1,))
         patch.setattr("workers.pipeline.calibrate", partial(calibrate.calibrate, seconds=0.02))
         return list(
