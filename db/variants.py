@@ -27,7 +27,8 @@ def comparison(session: Session, experiment_id: str) -> list[dict[str, Any]]:
         plain[row["variant"]]
         | {name: value for name, value in row.items() if value is not None or name not in OWN}
         for row in _rows(session, _timed(experiment_id))
-        if row["variant"] in plain and (row["latency_ms"] is not None or row["refused"] is not None)
+        if row["variant"] in plain
+        and any(row[name] is not None for name in ("ratio", "latency_ms", "refused"))
     ]
 
 

@@ -339,6 +339,7 @@ def test_a_defect_and_a_full_disk_are_sentences() -> None:
     assert "defect" not in full
 
 
+@pytest.mark.slow
 def test_a_run_in_torch_is_measured_there_and_says_so(
     inside: Paredown, inputs: Path, sources: Sources, tmp_path: Path
 ) -> None:

@@ -94,3 +94,26 @@ def test_accuracies_of_long_ago_count_for_every_target(url: str) -> None:
         url, number("accuracy", 0.8, None), number("latency_p50", 1, HERE), number("latency_ratio", 1, HERE)
     )
     assert rows(url, experiment)["onnxruntime"]["accuracy"] == 0.8
+
+
+def test_a_file_with_exits_has_its_mean_in_the_target_it_was_calibrated_for_and_no_other(url: str) -> None:
+    """Fails when the mean of one target stands for the median of the other, or hides what was refused."""
+    experiment, _ = filled(
+        url,
+        number("accuracy", 0.8, HERE),
+        number("latency_p50", 2, HERE),
+        number("latency_mean", 1.5, HERE),
+        number("latency_ratio", 0.6, HERE, ("from path times",)),
+        number("accuracy", 0.8, THERE),
+        number("latency_p50", 3, THERE),
+        number("latency_ratio", 0.3, THERE, ("of early samples",)),
+        number("latency_p50", None, HERE | {"runtime": "ncnn"}, ("no such operator.",)),
+    )
+    found = rows(url, experiment)
+    assert {name: (row["latency_ms"], row["ratio"]) for name, row in found.items()} == {
+        "onnxruntime": (1.5, 0.6),
+        "openvino": (3, 0.3),
+        "ncnn": (None, None),
+    }
+    assert json.loads(found["openvino"]["marks"]) == ["of early samples"]
+    assert json.loads(found["ncnn"]["refused"]) == ["no such operator."]
