@@ -194,6 +194,7 @@ def test_saved_thresholds_are_a_point_that_does_what_the_page_said(
     report = json.loads(session.artifacts().path(saved.exits_sha256 or "").read_text())
     assert (report["thresholds"], report["times"], report["batches"]) == (list(thresholds), None, [])
     assert report["guarantee"] is None
+    assert numbers["accuracy", "validation"].target == report["target"]
     again(stage, thresholds, woken)
     page = visit("exits", variant=saved.id)
     assert told(page) == said
