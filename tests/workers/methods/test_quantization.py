@@ -1,6 +1,5 @@
 """From a candidate to the file that is handed out, checked by running it."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import nn
 
 from tests.support.arrays import ArrayData, candidate, context, easy_data, small_net
 from workers import turns
-from workers.base import Candidate, Runtime
+from workers.base import Candidate
 from workers.deploy.export import export_onnx
 from workers.errors import GateFailed, SomethingMissing, StepFailed
 from workers.graph.importing import open_model
@@ -219,9 +218,9 @@ def test_nothing_is_handed_out_when_the_integers_overflow(
                 monkeypatch.setattr(session, "run", lambda inputs: -plain(inputs), raising=False)
             return session
 
-    overflowing: Runtime = Overflowing()
+    monkeypatch.setattr("workers.quantization.answers.OnnxRuntime", Overflowing)
     with pytest.raises(GateFailed, match="overflows"):
-        Quantization(max_drop=100, **OURS).apply(trained, dataclasses.replace(run, runtime=overflowing))
+        Quantization(max_drop=100, **OURS).apply(trained, run)
 
 
 def test_an_engine_that_is_not_installed_is_named(
