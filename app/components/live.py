@@ -10,6 +10,7 @@ from app.api import state
 
 _JS = """
 const BURST = 3, BURST_MS = 15000; // short stages must not make twenty open pages rerun without end
+const LOST_MS = 6000; // a rerun that has not come by then was lost
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const poll = (parentElement.poll ??= { timer: null });
@@ -17,24 +18,27 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.host ?? parentElement;
   const box = root.closest('[data-testid="stElementContainer"]');
   if (box) box.style.position = "absolute"; // takes no room in the page
-  let version = data.version;
+  const hear = (state) => {
+    const now = Date.now(), { version } = state;
+    const drawn = data.version ?? (poll.first ??= version);
+    poll.reruns = (poll.reruns ?? []).filter((then) => now - then < BURST_MS);
+    const asked = poll.asked === version && now - poll.reruns.at(-1) < LOST_MS;
+    const redraw = version !== drawn && !asked && poll.reruns.length < BURST; // else a later poll does it
+    // What is set at the same moment goes to the server as one request, of a fragment if one is among them:
+    // the page would lose. With `redraw` nobody else asks, since the page draws everything anyway.
+    window.dispatchEvent(new CustomEvent("paredown:state", { detail: { ...state, redraw } }));
+    if (!redraw) return;
+    poll.asked = version;
+    poll.reruns.push(now);
+    setTriggerValue("changed", version);
+  };
   const tick = async () => {
     const timer = poll.timer;
     try {
       const response = await fetch(data.path, { cache: "no-store" });
       const state = response.ok ? await response.json() : null;
       if (timer !== poll.timer) return; // a newer poll has taken over, or the page is gone
-      if (state) window.dispatchEvent(new CustomEvent("paredown:state", { detail: state }));
-      if (state && state.version !== version) {
-        const now = Date.now();
-        poll.reruns = (poll.reruns ?? []).filter((then) => now - then < BURST_MS);
-        if (version === null) version = state.version;
-        else if (poll.reruns.length < BURST) { // else a later poll finds it still changed
-          poll.reruns.push(now);
-          version = state.version;
-          setTriggerValue("changed", version);
-        }
-      }
+      if (state) hear(state);
     } catch { /* the server restarts; the next poll tells */ }
     if (timer === poll.timer) poll.timer = setTimeout(tick, data.ms * (document.hidden ? 5 : 1));
   };
@@ -64,7 +68,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   parentElement.since ??= Date.now();
   const hear = (event) => {
     const value = event.detail[data.name], now = Date.now();
-    if (value === undefined || value === data.value || now - parentElement.since < data.ms) return;
+    if (event.detail.redraw || value === undefined || value === data.value) return;
+    if (now - parentElement.since < data.ms) return;
     parentElement.since = now;
     setTriggerValue("changed", value);
   };

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.components.run_charts import REDRAWN_S
 from db import jobs, runs
-from db.session import reading
+from db.session import reading, transaction
 from tests.support import experiments
 from tests.support.browser import chromium
 from tests.support.web import Web, serving
@@ -76,6 +77,7 @@ def test_new_run_lives_under_its_own_name_and_its_panel_stays_in_sight(page: Pag
     page.goto(f"{web.address}/new-run")
     panel = page.get_by_text("What to expect")
     expect(panel).to_be_visible()
+    expect(page.get_by_text("More settings").first).to_be_visible()  # the form is long by then
     page.mouse.move(500, 300)
     page.mouse.wheel(0, 2000)
     page.wait_for_timeout(500)
@@ -145,3 +147,22 @@ def test_a_click_opens_a_run_and_the_log_of_a_running_one_follows(page: Page, we
     assert box is not None
     page.mouse.click(box["x"] + 120, box["y"] + 52)  # the first row's name
     page.wait_for_url("**run=**")
+
+
+def test_a_last_point_that_comes_with_the_end_does_not_hide_it(page: Page, web: Web) -> None:
+    """The curve and the page want to be drawn by the same poll; the page must win."""
+    page.goto(f"{web.address}/new-run")
+    page.get_by_role("button", name="Queue run", exact=True).click()
+    page.wait_for_url("**run=**")
+    run_id = query(page)["run"]
+    with transaction(web.settings.database) as session:
+        job = jobs.latest(session, [run_id])[run_id]
+        attempt = jobs.claim(session, job.id, "nobody")
+        assert attempt is not None
+    expect(page.get_by_text("running")).to_be_visible()
+    page.wait_for_timeout(1000 * REDRAWN_S + 500)
+    with transaction(web.settings.database) as session:
+        jobs.point(session, job.id, 1, 1, {"loss": 1.0, "accuracy": 0.5})
+        jobs.end(session, job.id, attempt, "done")
+    expect(page.get_by_role("button", name="Show in trade-offs")).to_be_visible(timeout=5000)
+    expect(page.locator(".vega-embed")).to_have_count(2)
