@@ -6,13 +6,13 @@ import pandas as pd
 from app.charts.theme import colours, themed
 
 HEIGHT = 230
-AXES = {"loss": ("Training loss", ".3~g"), "accuracy": ("Accuracy (validation)", ".0%")}
+AXES = {"loss": ("Training loss", ".4~g"), "accuracy": ("Accuracy (validation)", ".1%")}
 
 
 def curve(points: pd.DataFrame, name: str) -> alt.Chart:
     """points: columns `stage` (its title), `epoch` and the named value; rows without it are left out."""
     points = points.dropna(subset=[name])
-    title, form = AXES.get(name, (name, ".3~g"))
+    title, form = AXES.get(name, (name, ".4~g"))
     stages = list(dict.fromkeys(points["stage"]))
     chart = alt.Chart(points[["stage", "epoch", name]]).mark_line(
         point=alt.OverlayMarkDef(size=30), strokeWidth=2

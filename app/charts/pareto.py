@@ -149,7 +149,7 @@ def _points(base: alt.Chart, frame: pd.DataFrame) -> alt.Chart:
         alt.selection_point(name=name, fields=["variant"], on=f"click[{test}]", toggle=False)
         for name, test in ((CHOSEN, "!event.shiftKey"), (SECOND, "event.shiftKey"))
     )
-    legend = alt.Legend() if len(families) > 1 else None
+    legend = alt.Legend(columns=2) if len(families) > 1 else None  # the side panel leaves half the width
     size, opacity = (30, 0.5) if many else (90, 1.0)
     points = base.mark_point(filled=True, size=size, clip=True, aria=False)
     marks: alt.Chart = points.encode(
