@@ -67,12 +67,12 @@ def test_a_time_is_that_of_one_call_and_nothing_else(monkeypatch: pytest.MonkeyP
         spin(0.003)
         return inputs[:1]
 
-    ((told, nothing),) = answers(
-        monkeypatch, call, ({"do": "time", "warm": warm}, np.zeros((5, 1000, 1000), np.float32))
-    )
-    assert len(calls) == (2 if warm else 1)
-    assert 0.003 <= told["seconds"] < 0.006
-    assert nothing is None
+    asked = ({"do": "time", "warm": warm}, np.zeros((5, 1000, 1000), np.float32))
+    found = answers(monkeypatch, call, *[asked] * 5)
+    assert len(calls) == 5 * (2 if warm else 1)
+    # The least of five: another process may take the core now and then.
+    assert 0.003 <= min(told["seconds"] for told, _ in found) < 0.006
+    assert {nothing for _, nothing in found} == {None}
 
 
 def test_waiting_is_seen_where_it_happens(monkeypatch: pytest.MonkeyPatch) -> None:
