@@ -122,8 +122,8 @@ class Outcome:
     @cached_property
     def changed(self) -> np.ndarray:
         """Samples whose answer is not the full model's; those that got worse first."""
-        guesses = self.explored.kept.guesses["validation"]
-        rows = np.flatnonzero(guesses[np.arange(len(self.taken)), self.taken] != guesses[:, -1])
+        kept = self.explored.kept
+        rows = np.flatnonzero(kept.given("validation", self.thresholds) != kept.guesses["validation"][:, -1])
         worse = self.explored.validation.worse[rows, self.taken[rows]]
         return self._sorted(rows, ~worse)
 

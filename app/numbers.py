@@ -1,11 +1,10 @@
 """Numbers as they are written on every page: unit, fixed decimals, interval, a real minus sign."""
 
-import json
 import math
 import time
 from collections.abc import Iterable
 
-from workers.base import FASTEST
+from workers.base import Target
 
 #: A space at which no line is broken.
 NARROW = "\u00a0"
@@ -88,10 +87,6 @@ def age(then: float) -> str:
 
 def target_name(target: str) -> str:
     """A target's JSON as a person reads it: onnxruntime 1.32.0 · cpu · 1 thread · batch 1 · host 3f2a."""
-    facts = json.loads(target)
-    engine = f"{facts['runtime']} {facts.get('version', '')}".strip()
-    if facts["runtime"] == FASTEST:
-        engine = f"fastest of {facts['version']}"
-    threads = facts["threads"]
-    words = f"{threads} thread{'s' * (threads != 1)}"
-    return f"{engine} · {facts['device']} · {words} · batch {facts['batch']} · host {facts['host']}"
+    at = Target.model_validate_json(target)
+    threads = f"{at.threads} thread{'s' * (at.threads != 1)}"
+    return f"{at.software} · {at.device} · {threads} · batch {at.batch} · host {at.host}"

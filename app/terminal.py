@@ -111,7 +111,7 @@ def show_runtimes(runtimes: Sequence[RuntimeFacts]) -> None:
             out.print(f"[yellow]missing[/]  [bold]{facts.id}[/bold]: {escape(facts.missing)}")
             out.print(Padding(escape(facts.install), (0, 0, 0, 9)))
             continue
-        names = ", ".join((facts.id, *(f"{facts.id}:{device}" for device in facts.devices[1:])))
+        names = ", ".join(facts.names)
         out.print(f"[green]ok[/]       [bold]{names}[/bold]: {facts.title} {facts.version}")
 
 

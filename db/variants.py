@@ -66,13 +66,21 @@ def last_numbers(session: Session, run_ids: Iterable[str]) -> dict[str, dict[str
         stages.setdefault((run, index), []).append((name, value, target))
     found: dict[str, dict[str, float | None]] = {}
     for (run, _), taken in stages.items():
-        target = next((target for name, _, target in taken if name == "latency_ratio"), None)
-        numbers: dict[str, float | None] = {}
-        for name, value, where in taken:
-            if target is None or where in (None, target):
-                numbers.setdefault(name, value)
-        found.setdefault(run, {}).update(numbers)
+        found.setdefault(run, {}).update(first_numbers(taken))
     return found
+
+
+def first_numbers(taken: Sequence[tuple[str, float | None, Any]]) -> dict[str, float | None]:
+    """By name the numbers of the first target that has a latency ratio; before one has, the first of all.
+
+    taken: (name, value, target) in the order in which they were measured.
+    """
+    target = next((target for name, _, target in taken if name == "latency_ratio"), None)
+    numbers: dict[str, float | None] = {}
+    for name, value, where in taken:
+        if target is None or where in (None, target):
+            numbers.setdefault(name, value)
+    return numbers
 
 
 def whole(session: Session, variant_id: str) -> tuple[Variant, Stage, Run] | None:

@@ -144,12 +144,17 @@ class Target(Frozen):
     batch: int = 1
 
     @property
-    def engine(self) -> str:
-        """What computes there, in a few words: "openvino 2026.4.1"."""
+    def software(self) -> str:
+        """The runtime with its version: "openvino 2026.4.1"."""
         if self.runtime == FASTEST:
             return f"fastest of {self.version}"
-        place = "" if self.device == "cpu" else f" on {self.device}"
-        return f"{self.runtime} {self.version}".strip() + place
+        return f"{self.runtime} {self.version}".strip()
+
+    @property
+    def engine(self) -> str:
+        """What computes there, in a few words: "onnxruntime 1.32.0 on cuda"."""
+        elsewhere = self.device != "cpu" and self.runtime != FASTEST
+        return f"{self.software} on {self.device}" if elsewhere else self.software
 
 
 class Measurement(Frozen):

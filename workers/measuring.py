@@ -25,7 +25,7 @@ from workers.calibration.calibrate import REPORT
 from workers.calibration.moving import mean_latency, read_report
 from workers.catalog import MEASURES
 from workers.deploy.parity import parity_inputs, why_not
-from workers.places import Choice
+from workers.places import Choice, usual
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage, Store, place_of
 
@@ -85,12 +85,11 @@ class Measuring:
 
     def _why_not(self, stage: Stage, place: Place, tell: Tell) -> str | None:
         """The sentence on why there are no numbers in a place; the reference itself says it as an error."""
-        reference = OnnxRuntime()
-        if (place.runtime.id(), place.runtime.device) == (reference.id(), reference.device):
+        if place.target == usual(place.target):
             return None
         tell(Progress(f"comparing with the answers of {place.runtime.title}", 0.0))
         inputs, exits = parity_inputs(self.data), stage.exits is not None
-        return why_not(stage.file, place.runtime, reference, inputs, one_by_one=exits)
+        return why_not(stage.file, place.runtime, OnnxRuntime(), inputs, one_by_one=exits)
 
     def _compared(self, measure: Comparison, stages: Sequence[Stage], tell: Tell) -> list[Stage]:
         refused = self._refused(stages, tell)

@@ -36,7 +36,7 @@ from workers.exits.staging import segments
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
 from workers.measuring import Measuring
-from workers.places import Choice
+from workers.places import Choice, usual
 from workers.recipe import Recipe, settings_of, step_id
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage as Stage  # the shape of what a run gives
@@ -220,7 +220,8 @@ def _exported(
     staged = None
     if model.graph is not None:
         staged = torch_segments(segments(model.graph, model.spec.preprocessing.shape))
-    bench = Bench(job.data, OnnxRuntime(), _usual(job), tell)
+    # Files with exits are timed in the usual runtime, wherever else the run is measured.
+    bench = Bench(job.data, OnnxRuntime(), usual(job.target), tell)
     made = calibrate(
         export_segments(model, file),
         model.exits,
@@ -232,16 +233,8 @@ def _exported(
         seed=job.seed,
     )
     made.keep(file.parent)
-    return dataclasses.replace(model, exits=made.plan, notes=(*model.notes, *made.notes)), made.parity
-
-
-def _usual(job: Job) -> Target:
-    """Files with exits are timed with ONNX Runtime on the CPU, wherever else the run is measured."""
-    usual = OnnxRuntime()
-    if (job.target.runtime, job.target.device) == (usual.id(), usual.device):
-        return job.target
-    changes = {"runtime": usual.id(), "device": usual.device, "version": usual.version()}
-    return job.target.model_copy(update=changes)
+    calibrated = dataclasses.replace(model, exits=made.plan, notes=(*model.notes, *made.notes))
+    return calibrated, made.report.parity.plain
 
 
 def _applied(

@@ -28,6 +28,11 @@ class RuntimeFacts(Frozen):
     missing: str
     install: str
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `choose` takes for it, one per device; of one that does not work here its id alone."""
+        return (self.id, *(f"{self.id}:{device}" for device in self.devices[1:]))
+
 
 def runtime_facts() -> list[RuntimeFacts]:
     """Of every runtime that Paredown knows, those that are here first."""
@@ -77,11 +82,19 @@ def present() -> Mapping[str, Runtime]:
     """What works on this machine, by name, the usual one first."""
     found: dict[str, Runtime] = {}
     for facts in runtime_facts():
-        for device in facts.devices:
-            runtime = RUNTIMES[facts.id]()
-            runtime.device = device
-            found[facts.id if device == facts.devices[0] else f"{facts.id}:{device}"] = runtime
+        for name, device in zip(facts.names, facts.devices, strict=False):
+            found[name] = RUNTIMES[facts.id]()
+            found[name].device = device
     return found
+
+
+def usual(target: Target) -> Target:
+    """The same place with the usual runtime on the processor; itself where that is what it has."""
+    runtime = RUNTIMES[USUAL]()
+    if (target.runtime, target.device) == (USUAL, runtime.device):
+        return target
+    changes = {"runtime": USUAL, "device": runtime.device, "version": runtime.version()}
+    return target.model_copy(update=changes)
 
 
 def _one(name: str, here: Mapping[str, Runtime], threads: int) -> Choice:
@@ -93,14 +106,14 @@ def _one(name: str, here: Mapping[str, Runtime], threads: int) -> Choice:
         raise SomethingMissing(
             f"runtime {name}", known.missing() or "does not work here.", f"{known.install}."
         )
-    place, usual = _place(here[name], threads), _place(RUNTIMES[USUAL](), threads)
+    place, steps = _place(here[name], threads), _place(RUNTIMES[USUAL](), threads)
     if not place.runtime.whole_models_only:
         return Choice((place,), place)
     note = (
-        f"The times that this step chose by were taken in {usual.runtime.title}: {place.runtime.title} runs "
+        f"The times that this step chose by were taken in {steps.runtime.title}: {place.runtime.title} runs "
         "whole models only."
     )
-    return Choice((place,), usual, note=note)
+    return Choice((place,), steps, note=note)
 
 
 def _place(runtime: Runtime, threads: int) -> Place:

@@ -13,8 +13,8 @@ from app.charts.theme import NEUTRAL, OKABE_ITO, colours, themed
 HEIGHT = 300
 LINE_PX = 96
 ROW_PX = 24
-#: How far below the full model the accuracies reach, in multiples of what the lowest one of interest loses.
-BELOW = 0.04
+#: Accuracies that are lower than the best by more are cut off; nobody chooses them.
+WORTH_A_LOOK = 0.1
 
 
 def exits_line(cuts: Sequence[str], path_ms: Sequence[float]) -> alt.LayerChart:
@@ -94,11 +94,10 @@ def _latency(frontier: pd.DataFrame, others: pd.DataFrame) -> alt.X:
 
 
 def _accuracy(frontier: pd.DataFrame, others: pd.DataFrame, here: float) -> alt.Y:
-    """From what is worth a choice upwards; what is far below is cut off, and said so by the caller."""
+    """From what is worth a look upwards."""
     high = max(float(frontier["accuracy"].max()), float(others["accuracy"].max()))
-    low = max(
-        min(float(frontier["accuracy"].min()), float(others["accuracy"].min())), min(high - BELOW * 2.5, here)
-    )
+    lowest = min(float(frontier["accuracy"].min()), float(others["accuracy"].min()))
+    low = max(lowest, min(high - WORTH_A_LOOK, here))
     pad = 0.09 * (high - low) or 0.01
     scale = alt.Scale(domain=[max(0.0, low - pad), min(1.0, high + 2 * pad)], nice=False, zero=False)
     return alt.Y(

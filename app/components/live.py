@@ -15,9 +15,6 @@ const LOST_MS = 6000; // a rerun that has not come by then was lost
 export default function ({ data, parentElement, setTriggerValue }) {
   const poll = (parentElement.poll ??= { timer: null });
   clearTimeout(poll.timer);
-  const root = parentElement.host ?? parentElement;
-  const box = root.closest('[data-testid="stElementContainer"]');
-  if (box) box.style.position = "absolute"; // takes no room in the page
   const hear = (state) => {
     const now = Date.now(), { version } = state;
     const drawn = data.version ?? (poll.first ??= version);
@@ -53,18 +50,15 @@ def live(path: str, *, key: str, seconds: float = 1.0) -> None:
     """Poll GET `path` and rerun the page (or the fragment around it) when the JSON's `version` changes.
 
     Call it before the page reads its data: what changes in between is then seen by the first poll.
-    It reruns at once, but at most three times in fifteen seconds.
+    It reruns at once, but at most three times in fifteen seconds. key: begins with `live`, see look.css.
     Paths: /api/state/models, /data, /runs, /runs/<run id>, /targets (see `app/api/state.py`).
     """
     data = {"path": path, "version": state.version(path), "ms": round(seconds * 1000)}
     _live(key=key, data=data, on_changed_change=lambda: None)
 
 
-_HEAR_JS = """
+_RERUN_JS = """
 export default function ({ data, parentElement, setTriggerValue }) {
-  const root = parentElement.host ?? parentElement;
-  const box = root.closest('[data-testid="stElementContainer"]');
-  if (box) box.style.position = "absolute";
   parentElement.since ??= Date.now();
   const hear = (event) => {
     const value = event.detail[data.name], now = Date.now();
@@ -77,13 +71,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
   return () => window.removeEventListener("paredown:state", hear);
 }
 """
-_hear = st.components.v2.component("paredown_hear", js=_HEAR_JS)
+_rerun = st.components.v2.component("paredown_rerun", js=_RERUN_JS)
 
 
-def hear(name: str, value: int, *, key: str, seconds: float) -> None:
+def rerun_on_change(name: str, value: int, *, key: str, seconds: float) -> None:
     """Rerun the fragment around it when the page's poll (see `live`) tells another `value`; costs no request.
 
-    seconds: at least between two reruns.
+    key: begins with `live`, see look.css. seconds: at least between two reruns.
     """
     data = {"name": name, "value": value, "ms": round(seconds * 1000)}
-    _hear(key=key, data=data, on_changed_change=lambda: None)
+    _rerun(key=key, data=data, on_changed_change=lambda: None)

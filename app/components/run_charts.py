@@ -12,7 +12,7 @@ import app.session
 from app.charts.curves import AXES, curve
 from app.charts.waterfall import waterfall
 from app.components.linked import linked_choice
-from app.components.live import hear
+from app.components.live import rerun_on_change
 from app.components.plain import plain
 from app.numbers import NARROW, change, faster, milliseconds, points, share, target_name
 from app.numbers import size as in_bytes
@@ -44,7 +44,7 @@ def live_curves(run_id: str, titles: Sequence[str]) -> None:
     with app.session.reading() as session:
         job = jobs.latest(session, [run_id]).get(run_id)
         count = 0 if job is None else jobs.count_points(session, job.id)
-    hear("points", count, key="hear-points", seconds=REDRAWN_S)
+    rerun_on_change("points", count, key="live-points", seconds=REDRAWN_S)
     charts = {} if job is None else _curves(job.id, job.attempt, count, tuple(titles))
     if not charts:
         with st.container(border=True, height=220, vertical_alignment="center"):

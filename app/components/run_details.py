@@ -16,6 +16,7 @@ from app.queueing import cancel, retry
 from app.recipes import chips
 from db import jobs, runs
 from db.models import Job, Run, Stage
+from db.variants import first_numbers
 from workers.catalog import METHODS
 
 ICONS = {
@@ -128,18 +129,11 @@ def _timeline(run: Run, job: Job | None) -> None:
             job_progress(job, key="progress-together", within=((at - 1) / at, 1.0))
 
 
-def first_numbers(stage: Stage) -> tuple[float | None, float | None]:
-    """Validation accuracy and latency ratio of the first target; before it is there the accuracy alone."""
-    taken = [m for m in stage.own.measurements if m.split == "validation"]
-    ratio = next((m for m in taken if m.name == "latency_ratio"), None)
-    accuracies = [m for m in taken if m.name == "accuracy"]
-    own = [m for m in accuracies if ratio is None or m.target in (None, ratio.target)]
-    return next((m.value for m in own or accuracies), None), None if ratio is None else ratio.value
-
-
 def _outcome(stage: Stage) -> None:
     how = "from cache · " if stage.cached else f"{stage.seconds:.1f} s · " if stage.index else ""
-    accuracy, ratio = first_numbers(stage)
+    taken = [(m.name, m.value, m.target) for m in stage.own.measurements if m.split == "validation"]
+    known = first_numbers(taken)
+    accuracy, ratio = known.get("accuracy"), known.get("latency_ratio")
     speed = f" · {numbers.faster(ratio)}" if ratio is not None and stage.index else ""
     st.caption(f"{how}accuracy {numbers.share(accuracy)}{speed}")
     for note in stage.notes:

@@ -35,7 +35,7 @@ def known_runtimes(online: Sequence[Worker]) -> dict[str, RuntimeFacts]:
     for worker in online:
         for told in (worker.facts or {}).get("runtimes", ()):
             facts = RuntimeFacts.model_validate(told)
-            for name in (facts.id, *(f"{facts.id}:{device}" for device in facts.devices[1:])):
+            for name in facts.names:
                 if name not in found or found[name].missing:
                     found[name] = facts
     return found
@@ -49,11 +49,10 @@ def _title(name: str, there: dict[str, RuntimeFacts]) -> str:
 
 def runtime_list(worker: Worker) -> None:
     """Of one worker: what is there, and the command that adds what is missing."""
-    for facts in known_runtimes([worker]).values():
+    found = known_runtimes([worker]).values()
+    for facts in found:
         if facts.missing:
             st.caption(f":orange[:material/remove_circle:] {facts.title}: {facts.missing} `{facts.install}`")
-    well = [
-        f"{facts.title} {facts.version}" for facts in known_runtimes([worker]).values() if not facts.missing
-    ]
+    well = [f"{facts.title} {facts.version}" for facts in found if not facts.missing]
     if well:
         st.caption(f":green[:material/check_circle:] {' · '.join(well)}")

@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 from db import jobs, variants
 from db.session import reading
 from tests.support import exits
-from tests.support.browser import visiting
+from tests.support.browser import downloaded, visiting
 from tests.support.web import Web, serving
 
 STILL_S = 1.5
@@ -99,15 +99,10 @@ def test_from_a_slider_to_a_file_that_does_what_the_page_said(web: Web, tmp_path
         page.get_by_role("button", name="Export", exact=True).click()
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("stops early by itself")
-        with page.expect_download() as download:
-            dialog.get_by_role("link", name="Download").click()
-        file = tmp_path / download.value.suggested_filename
-        download.value.save_as(file)
-        with page.expect_download() as download:
-            dialog.get_by_role("link", name="exits.json").click()
-        download.value.save_as(tmp_path / "exits.json")
+        file = downloaded(dialog.get_by_role("link", name="Download"), tmp_path)
+        described = downloaded(dialog.get_by_role("link", name="exits.json"), tmp_path)
     assert re.fullmatch(r"Early-exits-stage1-exits-[\d.-]+\.onnx", file.name)
-    report = json.loads((tmp_path / "exits.json").read_text())
+    report = json.loads(described.read_text())
     assert accuracy == f"{100 * report['accuracy']:.2f} %" == on_validation(file, web.settings.data)
     with reading(web.settings.database) as session:
         found = variants.with_exits(session)

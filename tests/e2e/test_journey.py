@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 from db import runs, variants
 from db.models import Run
 from db.session import reading
-from tests.support.browser import visiting
+from tests.support.browser import downloaded, visiting
 from tests.support.web import EVERYTHING, Web, serving
 from workers.graph.resnets import RESNETS
 
@@ -123,10 +123,7 @@ def export(page: Page, folder: Path) -> Arrived:
     page.get_by_role("button", name="Export", exact=True).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Compared on")
-    with page.expect_download() as download:
-        dialog.get_by_role("link", name="Download").click()
-    file = folder / download.value.suggested_filename
-    download.value.save_as(file)
+    file = downloaded(dialog.get_by_role("link", name="Download"), folder)
     expect(dialog).to_contain_text(file.name)
     variant = page.url.partition("variant=")[2].partition("&")[0]
     return Arrived(file, variant, accuracy)

@@ -3,8 +3,9 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 #: Without a GPU, a sandbox or calls home.
 FLAGS = (
@@ -32,3 +33,12 @@ def visiting(address: str) -> Iterator[Page]:
         page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
         page.goto(address)
         yield page
+
+
+def downloaded(link: Locator, folder: Path) -> Path:
+    """Click it; the file under the name that it came with."""
+    with link.page.expect_download() as download:
+        link.click()
+    file = folder / download.value.suggested_filename
+    download.value.save_as(file)
+    return file

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.arrays import candidate
+from tests.support.measures import targets_asked
 from tests.workers.test_pipeline import PRUNE, data, make
 from workers import measuring, pipeline, turns
 from workers.base import Measurement, Place, Session, Target
@@ -152,18 +153,10 @@ def test_what_is_kept_of_a_place_is_used_for_that_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever comes first: alone, among all, as the fastest."""
-    asked: list[str] = []
-    measure = MEASURES["accuracy"]
-    take = measure.take
-
-    def counted(self: Any, artefacts: Any, bench: Any) -> Any:
-        asked.append(bench.target.runtime)
-        return take(self, artefacts, bench)
-
-    monkeypatch.setattr(measure, "take", counted)
+    asked = targets_asked(monkeypatch)
     here, other = OnnxRuntime(), MadeUp("other", slower_s=0.002)
     whole = carried_out(tmp_path, here, other, fastest=True)
-    assert sorted(asked) == ["onnxruntime"] * 2 + ["other"] * 2
+    assert sorted(target.runtime for target in asked) == ["onnxruntime"] * 2 + ["other"] * 2
     alone = carried_out(tmp_path, other)
     carried_out(tmp_path, here, other, each=False, fastest=True)
     assert len(asked) == 4

@@ -18,8 +18,9 @@ from filelock import FileLock
 
 import workers
 from tests.support.arrays import ArrayData, candidate, easy_data, small_net
+from tests.support.measures import targets_asked
 from workers import measuring, pipeline, stages, turns
-from workers.base import Bench, Candidate, ImagePreprocessing, Split, Target
+from workers.base import Candidate, ImagePreprocessing, Split, Target
 from workers.catalog import MEASURES, METHODS
 from workers.errors import DatasetRefused, GateFailed, StepFailed
 from workers.exits.staging import cuts_of, staged_logits
@@ -297,18 +298,10 @@ def test_damaged_measurements_are_taken_again(folder: Path, finished: Outcome) -
 
 
 def test_measurements_are_kept_per_target(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
-    measure = MEASURES["accuracy"]
-    take = measure.take
-
-    def counted(self: Any, artefacts: Any, bench: Bench) -> Any:
-        taken.append(bench.target.threads)
-        return take(self, artefacts, bench)
-
-    monkeypatch.setattr(measure, "take", counted)
+    asked = targets_asked(monkeypatch)
     for threads in (1, 2, 2, 1):
         run(make(folder, target=Target(host="here", threads=threads)))
-    assert taken == [2]
+    assert [target.threads for target in asked] == [2]
 
 
 def test_an_interrupted_step_goes_on_and_counts_all_its_seconds(folder: Path, finished: Outcome) -> None:

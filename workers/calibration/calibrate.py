@@ -16,7 +16,6 @@ from workers.base import Bench, ExitPlan, Frozen, LabelledData, ModelSpec, Split
 from workers.calibration.path_times import BatchTimes, PathTimes, time_batches, time_paths, time_stream
 from workers.deploy.exit_parity import ExitParity, check_exits
 from workers.deploy.one_file import compose_one_file
-from workers.deploy.parity import Parity
 from workers.exits.executor import Segment, all_logits, onnx_segments
 from workers.exits.guarantee import Guarantee, guarantee
 from workers.exits.scores import never
@@ -73,12 +72,6 @@ class Calibration:
     report: ExitsReport
     logits: dict[Split, np.ndarray]
     labels: dict[Split, np.ndarray]
-
-    @property
-    def parity(self) -> Parity:
-        """Of the file with the model it was made from, as for a file without exits."""
-        found = self.report.parity
-        return Parity(samples=found.samples, logit_error=found.logit_error, same_answer=found.same_exit)
 
     @property
     def notes(self) -> tuple[str, ...]:

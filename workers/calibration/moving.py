@@ -89,13 +89,11 @@ class KeptExits:
             }
         )
 
-    def measurements(self, thresholds: Sequence[float], parity: ExitParity) -> list[Measurement]:
-        """Accuracy and mean latency of the file with these thresholds, marked with where they come from."""
-        right = {split: self.given(split, thresholds) == self.labels[split] for split in SPLITS}
-        accuracies = [
-            accuracy_of(split, hits, self.report.target, (FROM_LOGITS,)) for split, hits in right.items()
-        ]
-        return [*accuracies, *mean_latency(self.moved(thresholds, parity))]
+    def measurements(self, moved: ExitsReport) -> list[Measurement]:
+        """Accuracy and mean latency of the file with other thresholds, marked with where they come from."""
+        right = {split: self.given(split, moved.thresholds) == self.labels[split] for split in SPLITS}
+        accuracies = [accuracy_of(split, hits, moved.target, (FROM_LOGITS,)) for split, hits in right.items()]
+        return [*accuracies, *mean_latency(moved)]
 
 
 def read_report(path: Path) -> ExitsReport:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from workers.base import ExitPlan, Frozen
-from workers.deploy.parity import TOLERANCE, compare
+from workers.deploy.parity import TOLERANCE, Parity, compare
 from workers.errors import GateFailed
 from workers.exits.scores import leaving, leaving_together, planned_scores
 from workers.runtimes.onnxruntime import OnnxRuntime
@@ -25,6 +25,11 @@ class ExitParity(Frozen):
     same_exit_together: float
     #: Largest difference of a logit among those with the same exit, relative to the largest logit.
     logit_error: float
+
+    @property
+    def plain(self) -> Parity:
+        """As for a file without exits."""
+        return Parity(samples=self.samples, logit_error=self.logit_error, same_answer=self.same_exit)
 
 
 def check_exits(file: Path, inputs: np.ndarray, logits: np.ndarray, plan: ExitPlan) -> ExitParity:

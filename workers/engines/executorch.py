@@ -4,6 +4,7 @@ Lowering takes seconds and is done when a file is opened; no time that is taken 
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,13 @@ from workers.graph.program import input_shape
 
 #: Its memory is planned beforehand, for so many samples.
 LARGEST_BATCH = 64
-#: By file and time of change; a file is opened many times.
-_lowered: dict[tuple[Path, int], bytes] = {}
 
 
 def open_file(file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     if portable_lib._threadpool_get_thread_count() != threads:
         # Once: a process is for one number of threads, and what is loaded keeps the pool it was loaded with.
         portable_lib._unsafe_reset_threadpool(threads)
-    key = file, file.stat().st_mtime_ns
-    if key not in _lowered:
-        _lowered[key] = _lower(file)
-    method = Runtime.get().load_program(_lowered[key]).load_method("forward")
+    method = Runtime.get().load_program(_lowered(file, file.stat().st_mtime_ns)).load_method("forward")
     if method is None or method.metadata.num_outputs() != 1:
         raise Refused("it has early exits, and the archive alone leaves nowhere early")
 
@@ -44,7 +40,8 @@ def open_file(file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     return call
 
 
-def _lower(file: Path) -> bytes:
+@cache  # a file is opened many times
+def _lowered(file: Path, changed_ns: int) -> bytes:  # noqa: ARG001 - part of the key
     _, *shape = input_shape(read_archive(file))
     batch = torch.export.Dim("N", min=1, max=LARGEST_BATCH)
     # Traced with few samples, a convolution of torch would bound the batch to what it has a fast way for.

@@ -6,6 +6,7 @@ pnnx, a program that comes as a package, converts the exported file.
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,15 +17,10 @@ import onnx
 from workers.engines.wire import Refused
 
 CONVERT_SECONDS = 120
-#: (structure, weights) by file and time of change; a file is opened many times.
-_converted: dict[tuple[Path, int], tuple[bytes, bytes]] = {}
 
 
 def open_file(file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    key = file, file.stat().st_mtime_ns
-    if key not in _converted:
-        _converted[key] = _convert(file)
-    net = _load(*_converted[key], threads)
+    net = _load(*_converted(file, file.stat().st_mtime_ns), threads)
     given, wanted = net.input_names()[0], net.output_names()[0]
 
     def one(sample: np.ndarray) -> np.ndarray:
@@ -38,7 +34,9 @@ def open_file(file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda inputs: np.stack([one(sample) for sample in inputs])
 
 
-def _convert(file: Path) -> tuple[bytes, bytes]:
+@cache  # a file is opened many times
+def _converted(file: Path, changed_ns: int) -> tuple[bytes, bytes]:  # noqa: ARG001 - part of the key
+    """Structure and weights."""
     (given,) = onnx.load(file, load_external_data=False).graph.input
     sizes = ",".join(str(size.dim_value) for size in given.type.tensor_type.shape.dim[1:])
     package = find_spec("pnnx")

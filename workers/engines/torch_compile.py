@@ -11,6 +11,7 @@ import os
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,19 @@ from workers.engines.torch_eager import called, load
 from workers.graph.archive import read_archive
 from workers.graph.program import input_shape
 
-_compiled: dict[tuple[Path, int], tuple[torch.fx.GraphModule, Callable[[Tensor], Tensor]]] = {}
+
+@cache
+def _compiled(
+    file: Path,
+    changed_ns: int,  # noqa: ARG001 - part of the key
+) -> tuple[torch.fx.GraphModule, Callable[[Tensor], Tensor]]:
+    module = load(file)
+    return module, torch.compile(module)
 
 
 def open_file(file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     torch.set_num_threads(threads)
-    key = file, file.stat().st_mtime_ns
-    if key not in _compiled:
-        module = load(file)
-        _compiled[key] = module, torch.compile(module)
-    module, compiled = _compiled[key]
+    module, compiled = _compiled(file, file.stat().st_mtime_ns)
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone()
 

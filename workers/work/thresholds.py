@@ -19,7 +19,6 @@ from workers.calibration.calibrate import BATCH_SIZE, GATE_SAMPLES, LOGITS, REPO
 from workers.calibration.moving import KeptExits, read_kept
 from workers.deploy.exit_parity import ExitParity, check_exits
 from workers.deploy.one_file import set_thresholds
-from workers.deploy.parity import Parity
 from workers.errors import StepFailed
 from workers.measures.accuracy import SPLITS, answers_file, keep_answers
 from workers.work.files import open_data, placed
@@ -85,9 +84,9 @@ def _save(
     parity: ExitParity,
 ) -> None:
     folder, store = assignment.folder, Artifacts(assignment.settings.artifacts)
-    thresholds = tuple(named.values())
-    write_report(kept.moved(thresholds, parity), folder / REPORT)
-    answers = {split: kept.given(split, thresholds) for split in SPLITS}
+    moved = kept.moved(tuple(named.values()), parity)
+    write_report(moved, folder / REPORT)
+    answers = {split: kept.given(split, moved.thresholds) for split in SPLITS}
     answered = answers_file(folder / "model.onnx", kept.report.target)
     keep_answers(answered, answers, kept.labels)
     columns = {
@@ -95,11 +94,9 @@ def _save(
         "file_sha256": store.add(folder / "model.onnx"),
         "answers_sha256": store.add(answered),
         "exits_sha256": store.add(folder / REPORT),
-        "parity": Parity(
-            samples=parity.samples, logit_error=parity.logit_error, same_answer=parity.same_exit
-        ).model_dump(mode="json"),
+        "parity": parity.plain.model_dump(mode="json"),
     }
-    numbers = [*map(columns_of, kept.measurements(thresholds, parity)), *_unchanged(variant)]
+    numbers = [*map(columns_of, kept.measurements(moved)), *_unchanged(variant)]
 
     def change(session: Session) -> None:
         if variants.at_thresholds(session, stage.id, named) is None:
