@@ -228,6 +228,21 @@ class Measurement(Base):
     marks: Mapped[list[str]] = mapped_column(default=list)
 
 
+class Analysis(Noun, Base):
+    """What a job found out about a stage's file beyond its numbers, such as where its time goes.
+
+    key: hash of what the document depends on (file, target, settings, code): asked again, it is found.
+    """
+
+    __tablename__ = "analysis"
+    __table_args__ = (UniqueConstraint("kind", "key"),)
+    kind: Mapped[str]
+    key: Mapped[str]
+    stage_id: Mapped[str] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), index=True)
+    target: Mapped[dict[str, Any]]
+    document: Mapped[dict[str, Any]]
+
+
 class Point(Base):
     """One point of a run's curves: an epoch of a stage. values: {"loss": …, "accuracy": …}."""
 

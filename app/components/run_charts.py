@@ -35,7 +35,7 @@ HOW: tuple[Callable[[float, float], str], ...] = (
 
 
 #: A chart of epochs is drawn again no more often.
-REDRAWN_S = 10.0
+REDRAWN_S = 5.0
 
 
 @st.fragment

@@ -1,0 +1,38 @@
+"""Documents about a stage, on both databases."""
+
+from db import analyses, runs
+from db.session import reading, transaction
+from tests.db.test_runs import STAGE, new_run
+
+TARGET = {"host": "h", "runtime": "onnxruntime", "threads": 1, "batch": 1}
+
+
+def keep(url: str, stage_id: str, key: str, value: int) -> None:
+    with transaction(url) as session:
+        document = {"layers": [value]}
+        analyses.save(session, "profile", key, stage_id=stage_id, target=TARGET, document=document)
+
+
+def test_what_is_asked_again_is_found_and_replaced_by_its_key(url: str) -> None:
+    run_id = new_run(url)
+    with transaction(url) as session:
+        stage_id = runs.save_stage(session, run_id, STAGE, []).id
+    for key, value in (("first", 1), ("second", 2), ("first", 3)):
+        keep(url, stage_id, key, value)
+    with reading(url) as session:
+        found = analyses.find(session, "profile", "first")
+        assert found is not None
+        assert (found.document, found.target) == ({"layers": [3]}, TARGET)
+        assert analyses.find(session, "sensitivity", "first") is None
+        assert [a.key for a in analyses.of_stage(session, "profile", stage_id)] == ["second", "first"]
+
+
+def test_they_go_with_their_stage(url: str) -> None:
+    run_id = new_run(url)
+    with transaction(url) as session:
+        stage_id = runs.save_stage(session, run_id, STAGE, []).id
+    keep(url, stage_id, "first", 1)
+    with transaction(url) as session:
+        runs.save_stage(session, run_id, STAGE, [])  # replaces it
+    with reading(url) as session:
+        assert analyses.find(session, "profile", "first") is None
