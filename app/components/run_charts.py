@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
@@ -17,7 +17,7 @@ from app.components.plain import plain
 from app.numbers import NARROW, change, faster, milliseconds, points, share, target_name
 from app.numbers import size as in_bytes
 from db import jobs
-from db.models import Measurement, Stage
+from db.models import ENDED, Job, Measurement, Point, Stage
 
 #: Name, title, factor, format, direction.
 NUMBERS = (
@@ -36,6 +36,8 @@ HOW: tuple[Callable[[float, float], str], ...] = (
 
 #: A chart of epochs is drawn again no more often.
 REDRAWN_S = 5.0
+#: More would not be told apart on the screen.
+MOST_POINTS = 400
 
 
 @st.fragment
@@ -45,21 +47,34 @@ def live_curves(run_id: str, titles: Sequence[str]) -> None:
         job = jobs.latest(session, [run_id]).get(run_id)
         count = 0 if job is None else jobs.count_points(session, job.id)
     rerun_on_change("points", count, key="live-points", seconds=REDRAWN_S)
-    charts = {} if job is None else _curves(job.id, job.attempt, count, tuple(titles))
+    charts = {} if job is None else _curves(job.id, job.attempt, _shared(count, job), tuple(titles))
     if not charts:
         with st.container(border=True, height=220, vertical_alignment="center"):
             st.caption("Loss and accuracy appear here, one point per epoch, while a step trains.")
     for name, chart in charts.items():
-        st.altair_chart(chart, alt=f"{AXES[name][0]} by epoch")
+        st.vega_lite_chart(dict(chart), alt=f"{AXES[name][0]} by epoch")
+
+
+def _shared(count: int, job: Job) -> int:
+    """Two digits of it, while points come in: who watches a long curve may get what another was drawn."""
+    last = 10 ** max(len(str(count)) - 2, 0)
+    return count if job.state in ENDED else count // last * last
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _curves(job_id: str, attempt: int, count: int, titles: tuple[str, ...]) -> dict[str, alt.Chart]:  # noqa: ARG001
-    """Made once for all who watch; by the name of what is drawn."""
+def _curves(job_id: str, attempt: int, count: int, titles: tuple[str, ...]) -> dict[str, dict[str, Any]]:  # noqa: ARG001
+    """Vega-Lite, made once for all who watch; by the name of what is drawn."""
     with app.session.reading() as session:
         epochs = jobs.points(session, job_id)
-    frame = pd.DataFrame([{**p.values, "epoch": p.epoch, "stage": _title(titles, p.stage)} for p in epochs])
-    return {name: curve(frame, name) for name in AXES if name in frame}
+    by_stage = groupby(epochs, key=lambda point: point.stage)
+    kept = [point for _, found in by_stage for point in thinned(list(found))]
+    frame = pd.DataFrame([{**p.values, "epoch": p.epoch, "stage": _title(titles, p.stage)} for p in kept])
+    return {name: curve(frame, name).to_dict() for name in AXES if name in frame}
+
+
+def thinned(points: Sequence[Point]) -> list[Point]:
+    """Evenly, and the last one."""
+    return [*points[: -1 : -(-len(points) // MOST_POINTS)], points[-1]]
 
 
 def _title(titles: Sequence[str], stage: int) -> str:
