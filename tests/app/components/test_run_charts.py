@@ -1,5 +1,7 @@
 """What is drawn of a long run's curves."""
 
+from itertools import pairwise
+
 import pytest
 
 from app.components.run_charts import MOST_POINTS, thinned
@@ -12,5 +14,5 @@ def test_a_long_curve_is_thinned_evenly_and_ends_where_it_is(count: int) -> None
     assert len(kept) <= MOST_POINTS + 1
     assert len(kept) > min(count - 1, MOST_POINTS // 2)
     assert (kept[0], kept[-1]) == (1, count)
-    gaps = {later - earlier for earlier, later in zip(kept[:-1], kept[1:-1], strict=False)}
+    gaps = {later - earlier for earlier, later in pairwise(kept[:-1])}
     assert len(gaps) <= 1
