@@ -109,6 +109,12 @@ def of_experiment(session: Session, experiment_id: str) -> Sequence[Run]:
     return session.scalars(statement.order_by(Run.created_at)).all()
 
 
+def warnings(session: Session, experiment_id: str) -> list[str]:
+    """What speaks against the baseline, each sentence once: every run of an experiment starts from it."""
+    found = session.scalars(select(Run.warnings).where(Run.experiment_id == experiment_id))
+    return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
+
+
 def set_goal(session: Session, experiment_id: str, goal: Mapping[str, float]) -> None:
     """goal: max_drop_points, max_latency_ratio."""
     session.get_one(Experiment, experiment_id).goal = dict(goal)

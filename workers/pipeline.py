@@ -18,7 +18,6 @@ from workers.base import (
     Candidate,
     Context,
     LabelledData,
-    Measurement,
     Method,
     ModelSpec,
     Place,
@@ -26,8 +25,8 @@ from workers.base import (
     Runtime,
     Target,
 )
+from workers.baseline import warnings_of
 from workers.calibration.calibrate import calibrate
-from workers.data import warn_if_trained_on
 from workers.deploy.export import export_onnx, export_segments
 from workers.deploy.parity import Parity, check_parity, parity_inputs
 from workers.errors import DatasetRefused, StepFailed
@@ -119,7 +118,7 @@ def run(job: Job) -> Outcome:
         stages.append(kept)
         tell(Progress("done", 1.0), finished=kept)
     stages = measuring.together(stages, tell)
-    return Outcome(tuple(stages), stages[-1].archive, _warnings(stages[0]))
+    return Outcome(tuple(stages), stages[-1].archive, warnings_of(stages[0], job.asked, job.data.classes))
 
 
 def check(model: Candidate, classes: Sequence[str], recipe: Recipe, others: Mapping[str, Candidate]) -> None:
@@ -279,19 +278,3 @@ def _reopen(job: Job, stage: Stage) -> Candidate:
     else:
         candidate = open_model(stage.archive or stage.file, job.model.spec)
     return dataclasses.replace(candidate, sparse=stage.sparse, exits=stage.exits)
-
-
-def _warnings(baseline: Stage) -> tuple[str, ...]:
-    validation, test = (_correct(baseline.measurements, split) for split in ("validation", "test"))
-    warning = warn_if_trained_on(*validation, *test) if validation and test else None
-    return () if warning is None else (warning,)
-
-
-def _correct(measurements: Sequence[Measurement], split: str) -> tuple[int, int] | None:
-    """How many samples of how many the model gets right; None where no runtime could tell."""
-    known = (m for m in measurements if m.name == "accuracy" and m.split == split and m.value is not None)
-    accuracy = next(known, None)
-    if accuracy is None:
-        return None
-    samples = accuracy.samples or 0
-    return round((accuracy.value or 0) * samples), samples

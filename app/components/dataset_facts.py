@@ -20,14 +20,11 @@ def show_dataset(dataset: Dataset) -> None:
     facts = dataset.facts or {}
     st.caption(_headline(facts))
     figures({split.capitalize(): f"{facts['splits'].get(split, 0):,} samples" for split in SPLITS})
-    classes, pictures = st.columns([2, 3], gap="large")
-    with classes:
-        counts = pd.DataFrame(facts["classes"])
-        if len(counts) > MOST:
-            st.caption(f"The {MOST} smallest of {len(counts):,} classes")
-        st.altair_chart(class_counts(counts))
-    with pictures:
-        _samples(facts.get("samples", []))
+    counts = pd.DataFrame(facts["classes"])
+    if len(counts) > MOST:
+        st.caption(f"The {MOST} smallest of {len(counts):,} classes")
+    st.altair_chart(class_counts(counts))
+    _samples(facts.get("samples", []))
     _problems(facts["problems"])
 
 

@@ -43,7 +43,7 @@ def run_details(run_id: str) -> None:
     if job is not None and job.state == "failed" and job.error:
         error_box(job.error)
     for sentence in run.warnings:
-        st.warning(sentence)
+        st.warning(plain(sentence, 600))
     left, right = st.columns([2, 3], gap="large")
     with left:
         _timeline(run, job)

@@ -36,6 +36,8 @@ def main() -> None:
     experiment = linked_choice(
         filters[0], "Experiment", names, key="experiment", belongs="drop ratio variant second".split()
     )
+    with app.session.reading() as session:
+        warned = runs.warnings(session, experiment)
     frames = _frames(experiment, newest)
     if not frames:
         return _empty()
@@ -49,6 +51,8 @@ def main() -> None:
         "Latency", ["ratio", "ms"], default="ratio", key="x", bind="query-params", required=True,
     )  # fmt: skip
     goal = goal_sliders(next(e for e in experiments if e.id == experiment))
+    for sentence in warned:
+        st.warning(plain(sentence, 600))
     frame, refused = frames[target]
     if frame.empty or not frame["baseline"].any():
         st.info("Nothing of this experiment could be measured here.")

@@ -61,6 +61,15 @@ def answers_file(file: Path, target: Target) -> Path:
     return file.with_name(f"answers-{target.runtime}-{target.device}.npz")
 
 
+def read_answers(file: Path, target: Target) -> tuple[np.ndarray, np.ndarray] | None:
+    """(N,) first guesses for the validation samples and (N,) what is right; None where they were not kept."""
+    path = answers_file(file, target)
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as kept:
+        return kept["validation"], kept["validation_labels"]
+
+
 def _guesses(session: Session, split: Split, size: int, bench: Bench) -> np.ndarray:
     """(N,) the classes with the largest logits, in the order of the split."""
     found: list[np.ndarray] = []

@@ -65,7 +65,7 @@ def do(assignment: Assignment) -> None:
             stage_id, known = kept.stages[stage.index]
             added = [m for m in stage.measurements if m not in known]
             runs.add_measurements(session, stage_id, [columns_of(m) for m in added])
-        session.get_one(Run, row.id).warnings = [*data.problems, *outcome.warnings]
+        session.get_one(Run, row.id).warnings = list(outcome.warnings)
 
     assignment.tell("Done", stage=len(outcome.stages) - 1, share=1.0)
     assignment.write(finish)

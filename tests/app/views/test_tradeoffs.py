@@ -155,3 +155,13 @@ def test_clearing_the_choice_clears_the_url(visit: Open, experiment: str) -> Non
 
 def test_variant_that_is_gone_is_no_error(visit: Open, experiment: str) -> None:  # noqa: ARG001
     assert not visit("tradeoffs", variant="nothing").table
+
+
+def test_what_speaks_against_the_baseline_is_said_once_above_the_chart(visit: Open, experiment: str) -> None:
+    assert not visit("tradeoffs").warning
+    sentence = "The uploaded model is right on 20.0% of the validation samples."
+    with session.writing() as opened:
+        for run in runs.of_experiment(opened, experiment):
+            run.warnings = [sentence]
+    (warning,) = visit("tradeoffs").warning
+    assert warning.value == sentence

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
-from workers.data import warn_if_trained_on
+from workers.data import warn_if_guessing, warn_if_trained_on
 
 
 def test_the_limit_is_where_the_formula_by_hand_puts_it() -> None:
@@ -37,3 +37,51 @@ def test_one_honest_network_in_a_hundred_is_suspected() -> None:
     pairs = zip(chance.binomial(500, 0.9, 3000), chance.binomial(750, 0.9, 3000), strict=True)
     alarms = sum(warn_if_trained_on(int(right), 500, int(test), 750) is not None for right, test in pairs)
     assert 10 < alarms < 60
+
+
+CLASSES = ("bag", "boot", "sandal", "shoe")
+
+
+def answers(right: float, *, samples: int = 800) -> tuple[np.ndarray, np.ndarray]:
+    """Even classes; the given share of answers is right, the others are drawn."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(samples) % len(CLASSES)
+    guesses = np.where(draw.random(samples) < right, labels, draw.integers(0, len(CLASSES), samples))
+    return guesses, labels
+
+
+def test_a_model_that_guesses_is_called_so() -> None:
+    for guesses, labels in (answers(0.0), (np.full(800, 2), answers(1.0)[1])):
+        said = str(warn_if_guessing(guesses, labels, CLASSES))
+        assert f"right on {(guesses == labels).mean():.1%} of" in said
+        assert "always answering 'bag' would be right on 25.0%" in said
+        assert "mean and std" in said
+
+
+def test_it_is_the_most_frequent_class_that_has_to_be_beaten() -> None:
+    labels = np.repeat([0, 1], [80, 20])
+    assert "'bag' would be right on 80.0%" in str(warn_if_guessing(labels * 0, labels, CLASSES))
+    limit = next(k for k in range(101) if binom.sf(k - 1, 100, 0.8) < 0.01)
+    guesses = labels.copy()
+    guesses[limit:] = 3
+    assert warn_if_guessing(guesses, labels, CLASSES) is None
+    guesses[limit - 1] = 3
+    assert warn_if_guessing(guesses, labels, CLASSES) is not None
+
+
+@pytest.mark.parametrize("right", [0.2, 0.5, 1.0])
+def test_a_model_that_is_better_than_that_is_left_alone(right: float) -> None:
+    assert warn_if_guessing(*answers(right), CLASSES) is None
+
+
+def test_renumbered_classes_are_recognised() -> None:
+    guesses, labels = answers(0.9)
+    said = str(warn_if_guessing(np.array([2, 0, 3, 1])[guesses], labels, CLASSES))
+    assert f"With its answers renumbered it would be right on {(guesses == labels).mean():.1%}" in said
+
+
+@pytest.mark.parametrize("labels", [[], [1], [1] * 500])
+def test_what_cannot_be_told_is_not_said(labels: list[int]) -> None:
+    """No samples, one, or one class: a perfect model would look the same."""
+    guesses, right = np.zeros(len(labels), int), np.array(labels, int)
+    assert warn_if_guessing(guesses, right, CLASSES) is None
