@@ -15,7 +15,7 @@ def class_counts(counts: pd.DataFrame) -> alt.Chart:
         alt.Chart(shown)
         .mark_bar(color=OKABE_ITO[0], size=14)
         .encode(
-            x=alt.X("count:Q", title="Samples", axis=alt.Axis(tickMinStep=1, format="~s")),
+            x=alt.X("count:Q", title="Samples", axis=alt.Axis(tickMinStep=1, tickCount=5, format="~s")),
             y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=160, labelOverlap=False)),
             tooltip=[
                 alt.Tooltip("name:N", title="Class"),

@@ -16,6 +16,7 @@ from tests.faults.plant import Plant, wait_for
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     with Plant(tmp_path_factory.mktemp("plant")) as plant:
         plant.start()
+        plant.wait_until_imported()  # no page offers a model before that
         yield plant
 
 
