@@ -7,11 +7,17 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from db.models import Dataset, Job
+from db.names import free_name
 
 
 def add(session: Session, *, name: str, source: str, upload_sha256: str | None, seed: int = 0) -> Dataset:
-    """A dataset that is yet to be imported. source: the uploaded file's name, or a known word."""
-    dataset = Dataset(name=name, source=source, upload_sha256=upload_sha256, seed=seed)
+    """A dataset that is yet to be imported; a name that is taken gets a number.
+
+    source: the uploaded file's name, or a known word.
+    """
+    dataset = Dataset(
+        name=free_name(session, Dataset.name, name), source=source, upload_sha256=upload_sha256, seed=seed
+    )
     session.add(dataset)
     session.flush()
     return dataset

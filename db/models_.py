@@ -7,11 +7,12 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from db.models import Experiment, Job, Measurement, Model, Run, Stage, Variant
+from db.names import free_name
 
 
 def add(session: Session, *, name: str, upload_sha256: str) -> Model:
-    """A model that is yet to be imported."""
-    model = Model(name=name, upload_sha256=upload_sha256)
+    """A model that is yet to be imported; a name that is taken gets a number."""
+    model = Model(name=free_name(session, Model.name, name), upload_sha256=upload_sha256)
     session.add(model)
     session.flush()
     return model

@@ -14,16 +14,27 @@ def linked_choice(
     A value that is no longer an option gives the first one. belongs: what else in the URL is about this
     choice, and is forgotten with it.
     """
-    values = list(options)
+    values, names = list(options), distinct(options)
     if st.session_state.get(key) not in values:
         wanted = st.query_params.get(key)
         st.session_state[key] = wanted if wanted in values else values[0]
     value = place.selectbox(
-        label, values, format_func=options.__getitem__, key=key,
+        label, values, format_func=names.__getitem__, key=key,
         on_change=lambda: remember(dict.fromkeys(belongs)),
     )  # fmt: skip
     remember({key: value})
     return value
+
+
+def distinct(options: Mapping[str, str]) -> dict[str, str]:
+    """The names, numbered where several are alike, the last (oldest) first: a select box tells them apart by
+    nothing else."""
+    given: list[str] = []
+    names: dict[str, str] = {}
+    for value, name in reversed(list(options.items())):
+        given.append(name)
+        names[value] = f"{name} ({given.count(name)})" if given.count(name) > 1 else name
+    return names
 
 
 def begin(key: str, name: str, default: float, *, low: float, high: float) -> None:

@@ -80,7 +80,7 @@ def test_a_model_is_found_by_name_or_hash_once_it_is_checked(url: str) -> None:
     with transaction(url) as session:
         for place, sha256 in enumerate(("1" * 64, "2" * 64, "3" * 64)):
             model = models_.add(session, name="m", upload_sha256=sha256)
-            model.created_at = float(place)
+            model.name, model.created_at = "m", float(place)  # of before names were told apart
             if place < 2:
                 models_.imported(
                     session, model.id, spec={}, facts={}, file_sha256="4" * 64, file_name="model.pt2"

@@ -66,6 +66,9 @@ def candidate(name: str, size: int, folder: Path) -> Candidate:
     torch.manual_seed(0)
     options = {"init_weights": True, "aux_logits": False} if name == "googlenet" else {}
     model = torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options).eval()
+    for layer in model.modules():  # torchvision's vision transformers begin with a head of zeros
+        if isinstance(layer, torch.nn.Linear) and not layer.weight.any():
+            torch.nn.init.normal_(layer.weight, std=0.02)
     preprocessing = ImagePreprocessing(channels=3, height=size, width=size, mean=(0.0,) * 3, std=(1.0,) * 3)
     spec = ModelSpec(
         name=name, sha256="0" * 64, architecture=name, classes=CLASSES, preprocessing=preprocessing
