@@ -90,8 +90,12 @@ def demo(
 
 @app.command()
 def worker(
-    target: Annotated[str | None, typer.Option(help="Name of this machine as a place to measure on.")] = None,
-    queues: Annotated[str | None, typer.Option(help="cpu, gpu or both; else what the device can do.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Name of this machine as a place to measure on; it does nothing else.")
+    ] = None,
+    queues: Annotated[
+        str | None, typer.Option(help="cpu, gpu or both, also beside --target; else what the device can do.")
+    ] = None,
 ) -> None:
     """Take jobs from the queue, one at a time."""
     from app import serving

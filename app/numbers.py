@@ -86,7 +86,11 @@ def age(then: float) -> str:
 
 
 def target_name(target: str) -> str:
-    """A target's JSON as a person reads it: onnxruntime 1.32.0 · cpu · 1 thread · batch 1 · host 3f2a."""
+    """A target's JSON as a person reads it: onnxruntime 1.32.0 · cpu · 1 thread · batch 1 · host 3f2a.
+
+    A machine that was given a name comes first with it.
+    """
     at = Target.model_validate_json(target)
     threads = f"{at.threads} thread{'s' * (at.threads != 1)}"
-    return f"{at.software} · {at.device} · {threads} · batch {at.batch} · host {at.host}"
+    told = f"{at.software} · {at.device} · {threads} · batch {at.batch} · host {at.host}"
+    return f"{at.name} · {told}" if at.name else told

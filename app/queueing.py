@@ -21,26 +21,36 @@ def queue_runs(
     *,
     seed: int = 0,
     runtime: str = USUAL,
+    target: str = "",
 ) -> list[str]:
     """One run per recipe; before the first of an experiment, its baseline. Returns the ids of the runs.
 
-    runtime: what they are measured in, as `workers.places.choose` takes it.
+    runtime: what they are measured in, as `workers.places.choose` takes it. target: the name of the machine
+    that has it; empty: the one that does the run.
     """
     with app.session.writing() as session:
         experiment = runs.experiment_of(session, model_id, dataset_id)
         first = [BASELINE] if runs.count(session, experiment.id) == 0 else []
-        queued = [_queue(session, experiment, recipe, seed, runtime) for recipe in (*first, *recipes)]
+        request = {"runtime": runtime} | ({"target": target} if target else {})
+        queued = [_queue(session, experiment, recipe, seed, request) for recipe in (*first, *recipes)]
     for job in queued:
         wake(job)
     return [job.subject_id for job in queued[len(first) :]]
 
 
 def _queue(
-    session: Session, experiment: Experiment, recipe: Mapping[str, Any], seed: int, runtime: str
+    session: Session, experiment: Experiment, recipe: Mapping[str, Any], seed: int, request: Mapping[str, str]
 ) -> Job:
     run = runs.add(session, experiment, name=recipe["name"], recipe=recipe, seed=seed)
-    queue = queue_for(recipe, online_queues(session))
-    return jobs.add(session, "run", run.id, queue=queue, request={"runtime": runtime})
+    queue = queue_for(recipe, workers.online_queues(session))
+    return jobs.add(session, "run", run.id, queue=queue, request=request)
+
+
+def queue_measuring(run_id: str, target: str, runtime: str) -> None:
+    """Ask for a finished run's numbers on another machine; nothing of the run is done again."""
+    with app.session.writing() as session:
+        job = jobs.measure(session, run_id, target=target, runtime=runtime)
+    wake(job)
 
 
 def queue_thresholds(stage_id: str, variant_id: str, thresholds: Sequence[float]) -> None:
@@ -49,6 +59,11 @@ def queue_thresholds(stage_id: str, variant_id: str, thresholds: Sequence[float]
         request = {"variant": variant_id, "thresholds": list(thresholds)}
         job = jobs.add(session, "thresholds", stage_id, queue="cpu", request=request)
     wake(job)
+
+
+def forget_target(target: str) -> None:
+    with app.session.writing() as session:
+        workers.forget(session, target)
 
 
 def cancel(job_id: str) -> None:
@@ -61,10 +76,6 @@ def retry(job: Job) -> None:
         again = jobs.retry(session, job.id)
     if again:
         wake(job)
-
-
-def online_queues(session: Session) -> set[str]:
-    return {queue for worker in workers.online(session) for queue in worker.queues}
 
 
 def queue_for(recipe: Mapping[str, Any], online: set[str]) -> str:

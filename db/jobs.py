@@ -27,6 +27,15 @@ def add(session: Session, kind: str, subject_id: str, *, queue: str, request: Ma
     return job
 
 
+def measure(session: Session, run_id: str, *, target: str, runtime: str) -> Job:
+    """Have a finished run measured on a machine that is known by its name; the same twice is one job."""
+    request = {"target": target, "runtime": runtime}
+    for job in measuring(session, run_id):
+        if job.request == request and job.state in ("queued", "running"):
+            return job
+    return add(session, "measure", run_id, queue=workers.target_queue(target), request=request)
+
+
 def claim(session: Session, job_id: str, worker: str) -> int | None:
     """Take a queued job; returns its new attempt, or None when another worker was faster."""
     statement = (
@@ -177,9 +186,15 @@ def remove(session: Session, job_id: str) -> None:
 
 
 def latest(session: Session, subject_ids: Iterable[str]) -> dict[str, Job]:
-    """The newest job of each of these models, datasets or runs."""
-    statement = select(Job).where(Job.subject_id.in_(list(subject_ids))).order_by(Job.created_at)
-    return {job.subject_id: job for job in session.scalars(statement)}
+    """The newest job of each of these models, datasets or runs; not one that measures it elsewhere."""
+    own = select(Job).where(Job.subject_id.in_(list(subject_ids)), Job.kind != "measure")
+    return {job.subject_id: job for job in session.scalars(own.order_by(Job.created_at))}
+
+
+def measuring(session: Session, run_id: str) -> Sequence[Job]:
+    """All that measure this run on machines elsewhere, oldest first."""
+    statement = select(Job).where(Job.subject_id == run_id, Job.kind == "measure")
+    return session.scalars(statement.order_by(Job.created_at)).all()
 
 
 def active(session: Session, kinds: Sequence[str]) -> Sequence[Job]:

@@ -20,6 +20,11 @@ class Settings(BaseSettings):
         "", description="PostgreSQL or SQLite; empty: a SQLite file in the data folder."
     )
     broker_url: str = Field("", description="Redis or Valkey; empty: one of our own on a private socket.")
+    web_url: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="Where a worker fetches files that its data folder lacks: the dashboard's address.",
+    )
     host: str = Field("127.0.0.1", description="Address the dashboard listens on.")
     port: int = Field(8501, ge=0, le=65535, description="First port to try for the dashboard.")
     upload_limit_mb: int = Field(20_000, ge=1, description="Largest upload, in MiB.")

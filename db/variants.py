@@ -153,6 +153,17 @@ def add(
     return variant
 
 
+def measured(session: Session, variant_id: str, measurements: Sequence[Mapping[str, Any]]) -> None:
+    """Add numbers of a variant; they replace what was taken on the same targets before."""
+    variant = session.get_one(Variant, variant_id)
+    targets = [measurement["target"] for measurement in measurements]
+    before = [old for old in variant.measurements if old.target in targets]
+    variant.measurements += [Measurement(**measurement) for measurement in measurements]
+    session.flush()  # first: a new number must have a higher id than any before (`newest_measurement`)
+    for old in before:
+        session.delete(old)
+
+
 def _for_choices() -> ColumnElement[bool]:
     return func.coalesce(Measurement.split, "validation") == "validation"
 

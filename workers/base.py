@@ -133,7 +133,8 @@ class Target(Frozen):
 
     host: a fingerprint of the machine. device: of the runtime, e.g. "cpu" or "cuda". version: of the runtime;
     another one is another target. runtime: its id, or "fastest": of several, for each stage the one that was
-    fastest; version then names all that were tried.
+    fastest; version then names all that were tried. name: of a machine that `paredown worker --target NAME`
+    made a place to measure on; empty for the one that did the run.
     """
 
     host: str
@@ -142,6 +143,8 @@ class Target(Frozen):
     version: str = ""
     threads: int = 1
     batch: int = 1
+    #: Left out where it is empty: targets are compared as JSON, with those of before there were names.
+    name: str = Field("", exclude_if=lambda name: not name)
 
     @property
     def software(self) -> str:

@@ -25,6 +25,7 @@ from workers.turns import training_turn
 KINDS = {
     "import": "workers.work.importing",
     "run": "workers.work.running",
+    "measure": "workers.work.measuring",
     "thresholds": "workers.work.thresholds",
 }
 log = logging.getLogger(__name__)

@@ -48,10 +48,15 @@ class Measuring:
 
     def alone(self, stage: Stage, tell: Tell) -> Stage:
         """Add what is measured of a stage as soon as it is there."""
+        everywhere = self._taken(stage, None, tell)
+        return self.in_places(dataclasses.replace(stage, measurements=everywhere), tell)
+
+    def in_places(self, stage: Stage, tell: Tell) -> Stage:
+        """The same without what no place changes: that is known from where the stage was made."""
         # The fastest place is known at the end; until then a stage shows what the usual one says.
         places = self.choice.places if self.choice.each else self.choice.places[:1]
-        taken = [m for place in (None, *places) for m in self._taken(stage, place, tell)]
-        return dataclasses.replace(stage, measurements=tuple(taken))
+        taken = [m for place in places for m in self._taken(stage, place, tell)]
+        return dataclasses.replace(stage, measurements=(*stage.measurements, *taken))
 
     def together(self, stages: Sequence[Stage], tell: Tell) -> list[Stage]:
         """Add what only compares side by side: all stages in all places, from one session."""

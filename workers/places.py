@@ -68,12 +68,15 @@ class Choice:
     note: str = ""
 
 
-def choose(name: str, threads: int) -> Choice:
-    """What `--runtime NAME` asks for on this machine. Raises ParedownError."""
+def choose(name: str, threads: int, target: str = "") -> Choice:
+    """What `--runtime NAME` asks for on this machine. Raises ParedownError.
+
+    target: name of this machine, for a run that was made on another one.
+    """
     here = present()
     if name not in TOGETHER:
-        return _one(name, here, threads)
-    places = tuple(_place(runtime, threads) for runtime in here.values())
+        return _one(name, here, threads, target)
+    places = tuple(_place(runtime, threads, target) for runtime in here.values())
     note = f"The times that this step chose by were taken in {places[0].runtime.title}."
     return Choice(places, places[0], each=name == ALL, fastest=True, note=note)
 
@@ -97,7 +100,7 @@ def usual(target: Target) -> Target:
     return target.model_copy(update=changes)
 
 
-def _one(name: str, here: Mapping[str, Runtime], threads: int) -> Choice:
+def _one(name: str, here: Mapping[str, Runtime], threads: int, target: str) -> Choice:
     if name not in here:
         known = RUNTIMES.get(name)
         if known is None:
@@ -106,7 +109,7 @@ def _one(name: str, here: Mapping[str, Runtime], threads: int) -> Choice:
         raise SomethingMissing(
             f"runtime {name}", known.missing() or "does not work here.", f"{known.install}."
         )
-    place, steps = _place(here[name], threads), _place(RUNTIMES[USUAL](), threads)
+    place, steps = _place(here[name], threads, target), _place(RUNTIMES[USUAL](), threads, target)
     if not place.runtime.whole_models_only:
         return Choice((place,), place)
     note = (
@@ -116,8 +119,9 @@ def _one(name: str, here: Mapping[str, Runtime], threads: int) -> Choice:
     return Choice((place,), steps, note=note)
 
 
-def _place(runtime: Runtime, threads: int) -> Place:
+def _place(runtime: Runtime, threads: int, name: str) -> Place:
     target = Target(
+        name=name,
         host=host_facts().host,
         device=runtime.device,
         runtime=runtime.id(),

@@ -36,6 +36,12 @@ def get_exits(variant_id: str) -> FileResponse:
     return stored_file(sha256, "exits.json")
 
 
+@router.get("/files/{sha256}")
+def get_file(sha256: str) -> FileResponse:
+    """Any file of the store, for workers on machines that do not share its folder."""
+    return stored_file(sha256, sha256)
+
+
 def stored_file(sha256: str, name: str) -> FileResponse:
     """Raises 404 when the store has lost it."""
     try:

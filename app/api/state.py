@@ -1,7 +1,7 @@
 """What open pages poll: one small JSON per topic, kept for a moment so that many pages cost one query.
 
-`version` changes when a page must be drawn again; `jobs` holds what moves in between. Topics: `models`,
-`data`, `runs`, `runs/<run id>`, `targets`. That of one run also counts the `points` of its curves.
+`version` changes when a page must be drawn again; `jobs` holds, by id, what moves in between. Topics:
+`models`, `data`, `runs`, `runs/<run id>`, `targets`. That of one run also counts the `points` of its curves.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.session import reading
+from app.waiting import sentence
 from db import jobs, workers
 from db.models import Job
 
@@ -68,8 +69,9 @@ def _asked(topic: str) -> tuple[float, bytes, str]:
             more["points"] = sum(jobs.count_points(session, job.id) for job in moving)
         else:
             raise KeyError(topic)
+        online = workers.online_queues(session)
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    told = {job.subject_id: {"state": job.state, "share": job.share, "text": job.text} for job in moving}
+    told = {job.id: {"state": job.state, "share": job.share, "text": sentence(job, online)} for job in moving}
     body = json.dumps({"version": digest, "jobs": told, **more}).encode()
     return time.monotonic() + FRESH_SECONDS, body, digest
 
@@ -91,14 +93,15 @@ def _of_kinds(session: Session, kinds: tuple[str, ...]) -> Answer:
 
 
 def _one_run(session: Session, run_id: str) -> Answer:
-    found = list(jobs.latest(session, [run_id]).values())
+    found = [*jobs.latest(session, [run_id]).values(), *jobs.measuring(session, run_id)]
     return [_standing(job) for job in found], found
 
 
 def _targets(session: Session) -> Answer:
     counts, moving = _of_kinds(session, ("import", *RUN_KINDS))
-    online = [[worker.id, worker.queues] for worker in workers.online(session)]
-    return [counts, online], moving
+    online = [[worker.id, worker.queues, bool(worker.facts)] for worker in workers.online(session)]
+    known = [[target.name, target.online] for target in workers.targets(session)]
+    return [counts, online, known], moving
 
 
 def _standing(job: Job) -> list[Any]:

@@ -1,7 +1,10 @@
 """A job's bar and sentence; moves with what `live.py` hears, without a rerun of the page."""
 
+from collections.abc import Collection
+
 import streamlit as st
 
+from app.waiting import sentence
 from db.models import Job
 
 _HTML = '<div class="text"></div><div class="bar"><div></div></div>'
@@ -20,7 +23,7 @@ export default function ({ data, parentElement }) {
     bar.firstElementChild.style.width = `${100 * own}%`;
   };
   const hear = (event) => {
-    const job = event.detail.jobs?.[data.subject];
+    const job = event.detail.jobs?.[data.job];
     if (job) draw(job);
   };
   draw(data);
@@ -31,15 +34,13 @@ export default function ({ data, parentElement }) {
 _progress = st.components.v2.component("paredown_progress", html=_HTML, css=_CSS, js=_JS)
 
 
-def job_progress(job: Job, *, key: str, within: tuple[float, float] = (0.0, 1.0)) -> None:
+def job_progress(
+    job: Job, *, key: str, within: tuple[float, float] = (0.0, 1.0), online: Collection[str] = ()
+) -> None:
     """The page must also call `live` on a path whose JSON tells this job.
 
     within: the part of the job that the bar is about, e.g. (1/3, 2/3) for the second of three stages.
+    online: see `app.waiting.sentence`; only jobs of a machine elsewhere need it.
     """
-    told = {"subject": job.subject_id, "share": job.share, "text": sentence(job.state, job.text)}
+    told = {"job": job.id, "share": job.share, "text": sentence(job, online)}
     _progress(key=key, data={**told, "from": within[0], "to": within[1]})
-
-
-def sentence(state: str, text: str) -> str:
-    """What a job does right now, in words."""
-    return text or {"queued": "Waiting for a worker", "running": "Starting"}.get(state, "")

@@ -8,10 +8,11 @@ import app.session
 from app import numbers
 from app.components.error_box import error_box
 from app.components.job_log import job_log
+from app.components.measure_on import measure_on, measured_elsewhere
 from app.components.plain import plain
 from app.components.progress import job_progress
 from app.components.run_charts import draw_waterfalls, live_curves
-from app.components.runtime_choice import WORDS as RUNTIME_WORDS
+from app.components.runtime_choice import measured_in
 from app.queueing import cancel, retry
 from app.recipes import chips
 from db import jobs, runs
@@ -47,6 +48,7 @@ def run_details(run_id: str) -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
         _timeline(run, job)
+        measured_elsewhere(run_id)
     with right:
         live_curves(run_id, titles(run))
     if job is not None:
@@ -66,10 +68,10 @@ def titles(run: Run) -> list[str]:
 
 def _subtitle(run: Run, job: Job | None) -> None:
     state = "no job" if job is None else job.state
-    runtime = "" if job is None else job.request.get("runtime", "")
+    runtime, target = ("" if job is None else job.request.get(key, "") for key in ("runtime", "target"))
     where = "" if job is None or job.worker is None else f" · {job.worker}"
     pair = f"{run.experiment.model.name} on {run.experiment.dataset.name}"
-    measured = f" · measured in {RUNTIME_WORDS.get(runtime, runtime)}" if runtime else ""
+    measured = f" · measured in {measured_in(runtime, target)}" if runtime else ""
     st.caption(f"{pair} · {state} · {numbers.age(run.created_at)} ago{where}{measured}")
 
 
@@ -99,13 +101,17 @@ def _actions(run: Run, job: Job | None) -> None:
             last = run.stages[-1].own.id if run.stages else ""
             params = {"experiment": run.experiment_id, "variant": last}
             st.switch_page("views/tradeoffs.py", query_params=params)
+        measure_on(run.id, key=run.id)
 
 
 def _link(run: Run, job: Job | None) -> dict[str, str]:
     experiment = run.experiment
     recipe = dumps({"name": f"{run.name} (copy)"[:100], "steps": run.recipe.get("steps", [])})
-    runtime = {} if job is None or "runtime" not in job.request else {"runtime": job.request["runtime"]}
-    return {"model": experiment.model_id, "dataset": experiment.dataset_id, "recipe": recipe, **runtime}
+    asked = {} if job is None else job.request
+    where = {
+        key: asked[name] for key, name in (("runtime", "runtime"), ("machine", "target")) if name in asked
+    }
+    return {"model": experiment.model_id, "dataset": experiment.dataset_id, "recipe": recipe, **where}
 
 
 def _timeline(run: Run, job: Job | None) -> None:

@@ -11,6 +11,7 @@ import app.session
 from app import numbers
 from app.charts.variants import staircase
 from app.components.export_dialog import export_dialog
+from app.components.measure_on import measure_on
 from app.components.pareto_chart import select
 from app.components.plain import plain
 from app.recipes import chips
@@ -112,6 +113,7 @@ def variant_recipe(found: Found) -> None:
                 "views/exits.py", label="Explore exits", icon=":material/call_split:",
                 query_params={"variant": variant.id},
             )  # fmt: skip
+        measure_on(run.id, key=variant.id)
         st.page_link(
             "views/runs.py", label="Open the run", icon=":material/timeline:", query_params={"run": run.id}
         )

@@ -9,8 +9,8 @@ from app.components.error_box import error_box
 from app.components.estimate_panel import estimate_panel
 from app.components.linked import linked_choice
 from app.components.recipe_chain import recipe_chain
-from app.components.runtime_choice import runtime_choice
-from app.queueing import online_queues, queue_runs
+from app.components.runtime_choice import place_choice
+from app.queueing import queue_runs
 from app.recipes import AMOUNTS, Plain, has_amount, refusal, with_amount
 from db import datasets, models_, runs, variants, workers
 from db.models import Dataset, Model
@@ -21,14 +21,15 @@ def main() -> None:
     with app.session.reading() as session:
         models = [m for m in models_.all_of(session) if m.file_sha256]
         data = [d for d in datasets.all_of(session) if d.sha256]
-        online, present = online_queues(session), workers.online(session)
+        online, present = workers.online_queues(session), workers.online(session)
+        targets = workers.targets(session)
         pair = {(e.model_id, e.dataset_id): e.id for e in runs.experiments(session)}
     if not models or not data:
         return _empty(bool(models), bool(data))
     left, right = st.columns([3, 2], gap="medium")
     with left:
         model, dataset = _choose(models, data)
-        runtime = runtime_choice(st.container(), present)
+        target, runtime = place_choice(st.container(), present, targets)
         recipe = recipe_chain()
     with right:
         with app.session.reading() as session:
@@ -38,7 +39,7 @@ def main() -> None:
         trainable = (model.file_name or "").endswith(".pt2")
         with st.container(key="expect"):  # stays in sight, see look.css
             estimate_panel(recipe, known, trainable=trainable, online=online)
-            _queue(model, dataset, recipe, runtime, can_run=trainable or not recipe["steps"])
+            _queue(model, dataset, recipe, runtime, target, can_run=trainable or not recipe["steps"])
     return None
 
 
@@ -61,7 +62,9 @@ def _choose(models: Sequence[Model], data: Sequence[Dataset]) -> tuple[Model, Da
     return next(m for m in models if m.id == model), next(d for d in data if d.id == dataset)
 
 
-def _queue(model: Model, dataset: Dataset, recipe: Plain, runtime: str, *, can_run: bool) -> None:
+def _queue(
+    model: Model, dataset: Dataset, recipe: Plain, runtime: str, target: str, *, can_run: bool
+) -> None:
     refused = refusal(recipe)
     if refused:
         error_box(refused)
@@ -72,7 +75,7 @@ def _queue(model: Model, dataset: Dataset, recipe: Plain, runtime: str, *, can_r
     if has_amount(recipe) and st.button("Queue with 3 amounts", width="stretch", disabled=blocked, help=told):
         wanted = [with_amount(recipe, amount) for amount in AMOUNTS]
     if wanted:
-        queued = queue_runs(model.id, dataset.id, wanted, runtime=runtime)
+        queued = queue_runs(model.id, dataset.id, wanted, runtime=runtime, target=target)
         only = {"run": queued[0]} if len(queued) == 1 else None
         st.switch_page("views/runs.py", query_params=only)
 

@@ -4,22 +4,27 @@ import os
 import shutil
 from pathlib import Path
 
-from db.artifacts import Artifacts
 from db.models import Dataset as Row
 from workers.assignment import Assignment
 from workers.data import Dataset, open_dataset
 from workers.errors import DatasetRefused
+from workers.work.fetching import stored
 
 
-def placed(assignment: Assignment, sha256: str, name: str) -> Path:
-    """The stored file as `name` in the job's folder; readers look at names, the store has none."""
-    place = assignment.folder / (Path(name).name or "file")
-    source = Artifacts(assignment.settings.artifacts).path(sha256)
-    place.unlink(missing_ok=True)
+def placed(assignment: Assignment, sha256: str, name: str, folder: Path | None = None) -> Path:
+    """The stored file as `name` in the job's folder; readers look at names, the store has none.
+
+    folder: another one, that stays. The file is there whole or not at all.
+    """
+    place = (folder or assignment.folder) / (Path(name).name or "file")
+    source, partial = stored(assignment, sha256), place.with_name(f"{place.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
     try:
-        os.link(source, place)
+        os.link(source, partial)
     except OSError:  # another disk, or one that has no hard links
-        shutil.copyfile(source, place)
+        shutil.copyfile(source, partial)
+    partial.replace(place)
+    partial.unlink(missing_ok=True)  # a link is not moved onto another one to the same file
     return place
 
 

@@ -25,13 +25,19 @@ from workers.work.files import open_data, placed
 from workers.work.pictures import keep_pictures
 from workers.work.rows import columns_of, threshold_columns
 
+CHOSEN_HERE = "The steps that choose by time did so where the run was made, not on {target}."
 log = logging.getLogger(__name__)
 
 
 def do(assignment: Assignment) -> None:
-    """subject_id: the run. request: {"runtime": what `workers.places.choose` takes}; empty: the usual one."""
+    """subject_id: the run. request: {"runtime": what `workers.places.choose` takes}; empty: the usual one.
+
+    With "target", the name of another machine, that runtime is one there: a job `measure` follows this one,
+    which takes its own numbers in the usual runtime.
+    """
     settings = assignment.settings
-    choice = choose(assignment.job.request.get("runtime", USUAL), settings.threads)
+    runtime, elsewhere = (assignment.job.request.get(key, "") for key in ("runtime", "target"))
+    choice = choose(USUAL if elsewhere else runtime or USUAL, settings.threads)
     with reading(settings.database) as session:
         row = runs.whole(session, assignment.job.subject_id)
     assert row is not None
@@ -65,7 +71,12 @@ def do(assignment: Assignment) -> None:
             stage_id, known = kept.stages[stage.index]
             added = [m for m in stage.measurements if m not in known]
             runs.add_measurements(session, stage_id, [columns_of(m) for m in added])
-        session.get_one(Run, row.id).warnings = list(outcome.warnings)
+        warnings = list(outcome.warnings)
+        if elsewhere:
+            jobs.measure(session, row.id, target=elsewhere, runtime=runtime or USUAL)
+            if any(step.depends_on_target for step in recipe.steps):
+                warnings.append(CHOSEN_HERE.format(target=elsewhere))
+        session.get_one(Run, row.id).warnings = warnings
 
     assignment.tell("Done", stage=len(outcome.stages) - 1, share=1.0)
     assignment.write(finish)

@@ -81,7 +81,7 @@ def test_a_state_changes_when_a_page_must_be_drawn_again(client: httpx.Client, w
         jobs.progress(session, job.id, attempt, stage=0, share=0.5, text="Exporting")
     moved = seen()
     assert moved["version"] == running["version"]  # drawn by the page itself, without a rerun
-    assert moved["jobs"] == {model.id: {"state": "running", "share": 0.5, "text": "Exporting"}}
+    assert moved["jobs"] == {job.id: {"state": "running", "share": 0.5, "text": "Exporting"}}
     with transaction(web.settings.database) as session:
         jobs.end(session, job.id, attempt, "done")
     assert seen()["version"] != moved["version"]

@@ -1,0 +1,76 @@
+"""Files that this machine's data folder lacks, from the web process, which has them all."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from db.artifacts import CHUNK_BYTES, Artifacts
+from workers.assignment import Assignment
+from workers.errors import GateFailed, SomethingMissing
+
+#: Without a byte for so long, the connection counts as lost.
+SILENCE_SECONDS = 30.0
+
+
+def stored(assignment: Assignment, sha256: str) -> Path:
+    """Where the file with this content lies in the data folder; fetched first where it is not there.
+
+    Raises SomethingMissing when it cannot be had, GateFailed when other bytes came; then nothing is kept.
+    """
+    store, web = Artifacts(assignment.settings.artifacts), assignment.settings.web_url.rstrip("/")
+    with suppress(KeyError):
+        return store.path(sha256)
+    where = f"file {sha256[:12]}"
+    if not web:
+        raise SomethingMissing(
+            where, "is not in this worker's data folder.",
+            "Share the folder of the dashboard, or set PAREDOWN_WEB_URL to the dashboard's address.",
+        )  # fmt: skip
+    # In the job's folder, which goes with the job: a worker that is killed leaves nothing half-written.
+    partial = assignment.folder / f"{sha256}.partial"
+    with _told(where, web):
+        found = _received(f"{web}/api/downloads/files/{sha256}", partial)
+    if found != sha256:
+        partial.unlink()
+        raise GateFailed(
+            where, f"came from {web} cut short or damaged: its SHA-256 is {found[:12]}….",
+            "Retry; if it happens again, the dashboard's store is damaged.",
+        )  # fmt: skip
+    store.adopt(partial, sha256)
+    return store.path(sha256)
+
+
+def _received(url: str, place: Path) -> str:
+    """Write what the address gives; returns the SHA-256 of what came."""
+    digest = hashlib.sha256()
+    with urlopen(url, timeout=SILENCE_SECONDS) as answer, place.open("wb") as file:
+        while block := answer.read(CHUNK_BYTES):
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _told(where: str, web: str) -> Iterator[None]:
+    """Turns what can go wrong on the way into a sentence."""
+    try:
+        yield
+    except HTTPError as error:
+        said = error.read(1000).decode(errors="replace")
+        with suppress(ValueError, KeyError, TypeError):
+            said = json.loads(said)["detail"]
+        raise SomethingMissing(
+            where, f"is refused by {web} ({error.code}): {said}",
+            "Correct PAREDOWN_WEB_URL, or the dashboard's settings.",
+        ) from error  # fmt: skip
+    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+        reason = getattr(error, "reason", error)
+        raise SomethingMissing(
+            where, f"is not in this worker's data folder, and {web} was not reached ({reason}).",
+            "Start the dashboard, or correct PAREDOWN_WEB_URL; then retry.",
+        ) from error  # fmt: skip
