@@ -48,8 +48,8 @@ def main() -> None:
         st.caption("No GPU worker is online: the CPU takes what would train on one.")
     with st.expander("Add a machine to measure on", icon=":material/add:"):
         st.markdown(
-            "Install Paredown there and start a worker under a name. It needs this dashboard's PostgreSQL, Redis "
-            "and address, and shares no folder: files come from here, checked by SHA-256."
+            "Install Paredown there and start a worker under a name. It needs this dashboard's PostgreSQL, "
+            "Redis and address, and shares no folder: files come from here, checked by SHA-256."
         )
         st.code(ADD_ONE, language="shell")
     _queues(active, counts)

@@ -108,17 +108,16 @@ class Plant:
             assert psutil.wait_procs(gone, timeout=5)[1] == [], "left behind by a killed supervisor"
             self.start()
 
-    def queue_run(self, *, epochs: int, seed: int = 0) -> tuple[str, str]:
-        """(job, run) of one more recipe; other seeds share no stage."""
-        steps = [
-            {"method": "structured_pruning", "amount": 0.3, "recovery": "none"},
-            {"method": "fine_tuning", "epochs": epochs, "batch_size": 16},
-        ]
+    def queue_run(self, *, epochs: int, seed: int = 0, **request: str) -> tuple[str, str]:
+        """(job, run) of one more recipe, without epochs it only prunes; other seeds share no stage."""
+        steps: list[dict[str, Any]] = [{"method": "structured_pruning", "amount": 0.3, "recovery": "none"}]
+        if epochs:
+            steps.append({"method": "fine_tuning", "epochs": epochs, "batch_size": 16})
         with transaction(self.settings.database) as session:
             experiment = runs.experiment_of(session, self.model, self.dataset)
             name = f"Seed {seed}"
             run = runs.add(session, experiment, name=name, recipe={"name": name, "steps": steps}, seed=seed)
-            job = jobs.add(session, "run", run.id, queue="cpu", request={})
+            job = jobs.add(session, "run", run.id, queue="cpu", request=request)
         wake(job.id, broker=self.settings.broker)
         return job.id, run.id
 
