@@ -117,3 +117,32 @@ def test_a_file_with_exits_has_its_mean_in_the_target_it_was_calibrated_for_and_
     }
     assert json.loads(found["openvino"]["marks"]) == ["of early samples"]
     assert json.loads(found["ncnn"]["refused"]) == ["no such operator."]
+
+
+def test_numbers_taken_again_replace_those_of_the_same_target_alone(url: str) -> None:
+    """Fails when the newest id stays the same: pages would go on showing the old numbers."""
+    named = HERE | {"name": "pi5"}
+    _, run_id = filled(url, number("accuracy", 0.8, HERE), number("latency_p50", 2, HERE))
+    with reading(url) as session:
+        run = runs.whole(session, run_id)
+    assert run is not None
+    own = run.stages[0].own.id
+    newest = []
+    for latency in (5.0, 4.0):
+        with transaction(url) as session:
+            taken = [number("accuracy", 0.7, named), number("latency_p50", latency, named)]
+            variants.measured(session, own, taken)
+        with reading(url) as session:
+            newest.append(variants.newest_measurement(session))
+    assert newest[1] > newest[0]
+    with reading(url) as session:
+        found = variants.whole(session, own)
+    assert found is not None
+    kept = {(m.name, (m.target or {}).get("name", "")): m.value for m in found[0].measurements}
+    assert len(found[0].measurements) == len(kept)
+    assert kept == {
+        ("accuracy", ""): 0.8,
+        ("latency_p50", ""): 2,
+        ("accuracy", "pi5"): 0.7,
+        ("latency_p50", "pi5"): 4,
+    }

@@ -53,6 +53,15 @@ def test_a_name_is_a_target_with_device_version_and_threads() -> None:
     assert choose("onnxruntime", threads=3).places[0].target != target
 
 
+def test_a_machine_with_a_name_is_another_target_and_one_without_reads_as_before() -> None:
+    """Targets are compared as JSON: rows of before there were names must stay the same target."""
+    (named,) = choose("torch_eager", threads=1, target="pi5").places
+    (plain,) = choose("torch_eager", threads=1).places
+    assert named.target.model_dump() == plain.target.model_dump() | {"name": "pi5"}
+    assert "name" not in plain.target.model_dump(mode="json")
+    assert {place.target.name for place in choose("all", threads=1, target="pi5").places} == {"pi5"}
+
+
 def test_all_and_fastest_are_what_is_here_the_usual_one_first() -> None:
     assert list(present()) == ["onnxruntime", "onnxruntime:cuda", "torch_eager"]
     for name, each in (("all", True), ("fastest", False)):

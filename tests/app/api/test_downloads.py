@@ -45,8 +45,18 @@ def test_a_file_comes_whole_under_its_name(
     assert f'filename="{name}"' in answer.headers["content-disposition"]
 
 
-def test_what_is_not_there_is_not_found(client: httpx.Client) -> None:
-    assert client.get("/api/downloads/variants/none").status_code == 404
+def test_a_worker_elsewhere_gets_any_file_by_its_hash(client: httpx.Client, web: Web, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"pictures" * 1000)
+    sha256 = Artifacts(web.settings.artifacts).add(tmp_path / "file")
+    answer = client.get(f"/api/downloads/files/{sha256}")
+    assert hashlib.sha256(answer.content).hexdigest() == sha256
+    foreign = {"Host": "foreign.example"}
+    assert client.get(f"/api/downloads/files/{sha256}", headers=foreign).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["variants/none", f"files/{'0' * 64}", "files/passwd"])
+def test_what_is_not_there_is_not_found(client: httpx.Client, path: str) -> None:
+    assert client.get(f"/api/downloads/{path}").status_code == 404
 
 
 @pytest.mark.parametrize(

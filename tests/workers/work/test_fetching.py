@@ -1,0 +1,95 @@
+"""Files from the web process: whole and true, or a sentence and nothing kept."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from db.artifacts import Artifacts
+from db.models import Job
+from db.settings import Settings
+from workers.assignment import Assignment
+from workers.errors import GateFailed, SomethingMissing
+from workers.work.fetching import stored
+
+CONTENT = b"weights" * 500_000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Served:
+    """What the address answers; asked: the paths that were asked for."""
+
+    address: str = ""
+    status: int = 200
+    body: bytes = CONTENT
+    length: int = len(CONTENT)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    told = Served()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told.asked.append(self.path)
+            self.send_response(told.status)
+            self.send_header("Content-Length", str(told.length))
+            self.end_headers()
+            self.wfile.write(told.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        told.address = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield told
+        server.shutdown()
+
+
+def assignment(folder: Path, web: str) -> Assignment:
+    settings = Settings(data=folder / "data", web_url=web)
+    job_folder = settings.data / "jobs" / "1"
+    job_folder.mkdir(parents=True)
+    return Assignment(Job(kind="measure"), 1, settings, job_folder)
+
+
+def test_a_file_is_fetched_once(served: Served, tmp_path: Path) -> None:
+    ours = assignment(tmp_path, f"{served.address}/")
+    file = stored(ours, SHA256)
+    assert file.read_bytes() == CONTENT
+    assert file == Artifacts(ours.settings.artifacts).path(SHA256)
+    assert stored(ours, SHA256) == file
+    assert served.asked == [f"/api/downloads/files/{SHA256}"]
+    assert list(ours.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "body", [CONTENT[:-1] + b"!", CONTENT[: len(CONTENT) // 2], b""], ids=["other", "cut", "none"]
+)
+def test_other_bytes_are_refused_and_not_kept(served: Served, tmp_path: Path, body: bytes) -> None:
+    served.body = body
+    ours = assignment(tmp_path, served.address)
+    with pytest.raises(GateFailed, match=r"cut short or damaged: its SHA-256 is .*Retry"):
+        stored(ours, SHA256)
+    assert not [path for path in ours.settings.data.rglob("*") if path.is_file()]
+
+
+def test_what_the_dashboard_refuses_is_told_in_its_words(served: Served, tmp_path: Path) -> None:
+    served.status, served.body = 403, b'{"detail": "This address is not one of ours."}'
+    served.length = len(served.body)
+    with pytest.raises(SomethingMissing, match=r"refused by http.* \(403\): This address is not one of ours"):
+        stored(assignment(tmp_path, served.address), SHA256)
+
+
+def test_a_dashboard_that_is_away_and_none_are_told_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(SomethingMissing, match=r"http://127.0.0.1:9 was not reached .*PAREDOWN_WEB_URL"):
+        stored(assignment(tmp_path / "away", "http://127.0.0.1:9"), SHA256)
+    with pytest.raises(SomethingMissing, match=r"not in this worker's data folder\. .*PAREDOWN_WEB_URL"):
+        stored(assignment(tmp_path / "none", ""), SHA256)
