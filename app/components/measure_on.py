@@ -13,6 +13,7 @@ from db import jobs, workers
 from db.models import Job
 
 NOTE = "All stages of the run and its baseline are timed there in one session; nothing is trained again."
+WAITS = "It is offline: the job waits until it is back."
 
 
 def measure_on(run_id: str, *, key: str) -> None:
@@ -28,7 +29,8 @@ def measure_on(run_id: str, *, key: str) -> None:
         there = known_runtimes(each.worker for each in targets if each.name == target)
         titles = runtime_names(there, target)
         runtime = st.selectbox("Runtime", titles, format_func=titles.__getitem__, key=f"runtime-{key}")
-        st.caption(NOTE)
+        away = any(each.name == target and not each.online for each in targets)
+        st.caption(f"{NOTE} {WAITS}" if away else NOTE)
         if st.button("Queue", type="primary", width="stretch", key=f"queue-measuring-{key}"):
             queue_measuring(run_id, target, runtime)
             st.switch_page("views/runs.py", query_params={"run": run_id})
@@ -44,7 +46,7 @@ def measured_elsewhere(run_id: str) -> None:
     st.subheader("Measured elsewhere")
     for (target, runtime), job in found.items():
         with st.container(border=True, gap="xsmall"):
-            st.markdown(f"**{plain(measured_in(runtime, target))}** · {job.state}")
+            st.markdown(f"**{plain(target)}** · {plain(measured_in(runtime))} · {job.state}")
             _standing(job, online)
 
 

@@ -80,7 +80,7 @@ def runtime_list(worker: Worker) -> None:
         st.caption(f":green[:material/check_circle:] {' · '.join(well)}")
 
 
-def measured_in(runtime: str, target: str) -> str:
+def measured_in(runtime: str, target: str = "") -> str:
     """What was asked for, in words: "every runtime on pi5"."""
     words = WORDS.get(runtime, RUNTIMES[runtime].title if runtime in RUNTIMES else runtime)
     return f"{words} on {target}" if target else words

@@ -85,7 +85,7 @@ def test_a_finished_run_is_sent_there_and_says_what_it_waits_for(
     assert woken == [job.id]
     assert visited[-1] == ("views/runs.py", {"run": run.id})
     page = visit("runs", run=run.id)
-    assert "**ncnn on pi5** · queued" in texts(page)
+    assert "**pi5** · ncnn · queued" in texts(page)
     assert page.button(key=f"cancel-{job.id}").label == "Cancel measuring"
     page.button(key=f"cancel-{job.id}").click().run()
     assert asked(run.id).state == "cancelled"
