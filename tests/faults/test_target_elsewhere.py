@@ -18,6 +18,8 @@ from db import jobs, variants, workers
 from db.models import Job, Measurement
 from db.session import reading
 from tests.faults.plant import PAREDOWN, Plant, wait_for
+from tests.faults.test_deployment import answers
+from tests.support.exits import do
 from tests.support.postgres import fresh_database
 from tests.support.postgres import postgres as postgres
 
@@ -44,8 +46,12 @@ def plant(postgres: str, tmp_path: Path) -> Iterator[Plant]:
     with Plant(tmp_path, **settings) as plant:
         plant.start("valkey", [str(broker_binary()), "--port", str(BROKER_PORT), "--save", ""])
         plant.start("web", [*PAREDOWN, "web"])
+        with reading(plant.settings.database) as session:
+            imports = [job.id for job in jobs.active(session, ["import"])]
+        for job_id in imports:  # here, since every job of a worker costs a process that imports torch
+            do(plant.settings, job_id)
         plant.start("cpu", [*PAREDOWN, "worker", "--queues", "cpu"])
-        plant.wait_until_imported()
+        wait_for(lambda: answers(f"{WEB}/api/health"), "the web's answer")
         yield plant
 
 

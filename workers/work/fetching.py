@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -15,6 +16,9 @@ from workers.errors import GateFailed, SomethingMissing
 
 #: Without a byte for so long, the connection counts as lost.
 SILENCE_SECONDS = 30.0
+#: Between tries.
+PAUSES_S = (1.0, 4.0)
+UNREACHED = (URLError, HTTPException, ConnectionError, TimeoutError)
 
 
 def stored(assignment: Assignment, sha256: str) -> Path:
@@ -46,7 +50,18 @@ def stored(assignment: Assignment, sha256: str) -> Path:
 
 
 def _received(url: str, place: Path) -> str:
-    """Write what the address gives; returns the SHA-256 of what came."""
+    """Write what the address gives; returns the SHA-256 of what came. A dashboard may just be restarting."""
+    for pause_s in PAUSES_S:
+        try:
+            return _once(url, place)
+        except HTTPError:
+            raise
+        except UNREACHED:
+            time.sleep(pause_s)
+    return _once(url, place)
+
+
+def _once(url: str, place: Path) -> str:
     digest = hashlib.sha256()
     with urlopen(url, timeout=SILENCE_SECONDS) as answer, place.open("wb") as file:
         while block := answer.read(CHUNK_BYTES):
@@ -68,7 +83,7 @@ def _told(where: str, web: str) -> Iterator[None]:
             where, f"is refused by {web} ({error.code}): {said}",
             "Correct PAREDOWN_WEB_URL, or the dashboard's settings.",
         ) from error  # fmt: skip
-    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+    except UNREACHED as error:
         reason = getattr(error, "reason", error)
         raise SomethingMissing(
             where, f"is not in this worker's data folder, and {web} was not reached ({reason}).",

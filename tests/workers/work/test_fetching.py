@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -14,6 +16,7 @@ from db.models import Job
 from db.settings import Settings
 from workers.assignment import Assignment
 from workers.errors import GateFailed, SomethingMissing
+from workers.work import fetching
 from workers.work.fetching import stored
 
 CONTENT = b"weights" * 500_000
@@ -88,7 +91,27 @@ def test_what_the_dashboard_refuses_is_told_in_its_words(served: Served, tmp_pat
         stored(assignment(tmp_path, served.address), SHA256)
 
 
-def test_a_dashboard_that_is_away_and_none_are_told_with_the_way_out(tmp_path: Path) -> None:
+def test_a_dashboard_that_starts_again_is_waited_for(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = assignment(tmp_path, served.address)
+
+    def away(seconds: float) -> None:
+        monkeypatch.setattr(fetching, "urlopen", urlopen)
+        assert seconds == fetching.PAUSES_S[0]
+
+    def refused(*_: object, **__: object) -> None:
+        raise URLError(ConnectionRefusedError(111, "Connection refused"))
+
+    monkeypatch.setattr(fetching, "urlopen", refused)
+    monkeypatch.setattr("time.sleep", away)
+    assert stored(ours, SHA256).read_bytes() == CONTENT
+
+
+def test_a_dashboard_that_is_away_and_none_are_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "PAUSES_S", (0.0,))
     with pytest.raises(SomethingMissing, match=r"http://127.0.0.1:9 was not reached .*PAREDOWN_WEB_URL"):
         stored(assignment(tmp_path / "away", "http://127.0.0.1:9"), SHA256)
     with pytest.raises(SomethingMissing, match=r"not in this worker's data folder\. .*PAREDOWN_WEB_URL"):
