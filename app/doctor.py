@@ -7,7 +7,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.util import find_spec
+from urllib.request import urlopen
 
 import redis
 from sqlalchemy import text
@@ -93,6 +95,18 @@ def _broker(settings: Settings) -> Finding:
     return Finding("Broker", True, "answers")
 
 
+def _web(settings: Settings) -> Finding:
+    if not settings.web_url:
+        return Finding("Files", True, "all in the data folder; PAREDOWN_WEB_URL is not set", needed=False)
+    try:
+        with urlopen(f"{settings.web_url.rstrip('/')}/api/health", timeout=5):
+            return Finding("Files", True, f"come from {settings.web_url}")
+    except (OSError, HTTPException) as error:  # an answer with an error is an OSError too
+        what = f"PAREDOWN_WEB_URL is not reached: {str(error)[:160]}"
+        fix = "Start the dashboard there; behind another host name set its STREAMLIT_SERVER_ALLOWED_HOSTS."
+        return Finding("Files", False, what, fix)
+
+
 def _port(settings: Settings) -> Finding:
     try:
         port = free_port(settings.host, settings.port)
@@ -137,5 +151,5 @@ def _runtimes(_: Settings) -> Finding:
 
 
 CHECKS: tuple[Callable[[Settings], Finding], ...] = (
-    _python, _folder, _database, _broker, _port, _sandbox, _gpu, _runtimes, _sample,
+    _python, _folder, _database, _broker, _web, _port, _sandbox, _gpu, _runtimes, _sample,
 )  # fmt: skip

@@ -26,11 +26,13 @@ def test_what_is_not_reached_is_named_with_its_setting(tmp_path: Path) -> None:
     nowhere = {
         "PAREDOWN_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2",
         "PAREDOWN_BROKER_URL": "redis://127.0.0.1:1/0",
+        "PAREDOWN_WEB_URL": "http://127.0.0.1:1",
     }
     done = doctor(tmp_path, **nowhere)
     assert done.returncode == 1
     assert "correct PAREDOWN_DATABASE_URL" in done.stdout
     assert "PAREDOWN_BROKER_URL is not reached" in done.stdout
+    assert "PAREDOWN_WEB_URL is not reached" in done.stdout
 
 
 def test_a_container_without_a_worker_is_not_well(tmp_path: Path) -> None:
