@@ -1,6 +1,5 @@
 """Kind `measure`: a finished run is measured on this machine, which may share nothing but the database."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def do(assignment: Assignment) -> None:
     assignment.tell("Fetching the exported files")
     whole = any(place.runtime.whole_models_only for place in choice.places)
     store = Store(settings.data / "measured" / code_sha256()[:16])  # other code, other numbers
-    pairs = [(stage, variant) for stage in row.stages for variant in _ordered(stage)]
+    pairs = [(stage, variant) for stage in row.stages for variant in stage.variants]
     tell = [partial(_tell, assignment, index, len(pairs) + 1) for index in range(len(pairs) + 1)]
     stages = [_stage(assignment, store, stage, variant, whole) for stage, variant in pairs]
     measuring = Measuring(choice, data, store, partial(_candidate, spec))
@@ -53,11 +52,6 @@ def do(assignment: Assignment) -> None:
             variants.measured(session, variant.id, [columns_of(m) for m in stage.measurements])
 
     assignment.write(keep)
-
-
-def _ordered(stage: StageRow) -> Sequence[Variant]:
-    """As the stage came out first: the baseline is then the very first of the run."""
-    return sorted(stage.variants, key=lambda variant: (variant.file_sha256 is not None, variant.id))
 
 
 def _data(assignment: Assignment, run: Run) -> Dataset:
