@@ -65,6 +65,14 @@ picture = picture.crop((left, top, left + {width}, top + {height}))
 """.strip()
 
 
+#: A graph is compared with its file; after quantization there is no graph any more.
+ROUNDED = (
+    "Its numbers are rounded, so its logits differ from the network's by design; every figure of this point "
+    "was taken with this very file. An int8 file is handed out only if the processor's integers give the "
+    "answers of exact arithmetic on 512 samples, ties left out."
+)
+
+
 @st.dialog("Export", width="medium")
 def export_dialog(variant_id: str) -> None:
     """Call it once, when it is asked for; the link of a download can be sent to a colleague."""
@@ -89,7 +97,7 @@ def export_dialog(variant_id: str) -> None:
         st.markdown(INSIDE.format(**how, classes=spec["classes"]))
     if exits:
         st.markdown(EXITS_INSIDE)
-    st.markdown("**Same answers as the network it was made from**")
+    st.markdown("**Compared with the network it was made from**")
     st.text(parity_sentence(variant.parity or stage.parity, model))
     st.markdown("**SHA-256**")
     st.code(variants.stored(variant, stage, "file"), language=None, wrap_lines=True)
@@ -106,7 +114,7 @@ def parity_sentence(parity: Mapping[str, Any] | None, model: Model) -> str:
     if model.file_name == "model.onnx":
         return "Nothing to compare: the uploaded ONNX graph is handed out as it came."
     if parity is None:
-        return "The gate was passed, by a version of Paredown that did not keep how far."
+        return ROUNDED
     samples, error, same = (parity[name] for name in ("samples", "logit_error", "same_answer"))
     return (
         f"Compared on {samples:,} samples of the dataset: logits differ by at most {error:.1e} of the "
