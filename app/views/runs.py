@@ -14,6 +14,7 @@ from db.models import Job, Run
 SHOWN = 200
 COLUMNS = {
     "name": st.column_config.TextColumn("Run", width=112),
+    "pair": st.column_config.TextColumn("Of", width=150, help="Model and dataset."),
     "state": st.column_config.TextColumn("State"),
     "recipe": st.column_config.ListColumn("Recipe", width=285),
     "progress": st.column_config.ProgressColumn(
@@ -39,11 +40,17 @@ def main() -> None:
         latest, measured = jobs.latest(session, ids), variants.last_numbers(session, ids)
         total = runs.count(session)
         _, person = people.here(session)
+        pairs = {e.id: f"{e.model.name} on {e.dataset.name}" for e in runs.experiments(session)}
     if not found:
         st.info("No run yet. A run applies a recipe to a model and measures what comes out.")
         st.page_link("views/new_run.py", label="New run", icon=":material/add:")
         return None
     rows = [_row(run, latest.get(run.id), measured.get(run.id, {}), person) for run in found]
+    if len(pairs) > 1:  # else it is the same all the way down
+        rows = [
+            {"name": row.pop("name"), "pair": pairs[run.experiment_id], **row}
+            for row, run in zip(rows, found, strict=True)
+        ]
     st.dataframe(
         pd.DataFrame(rows), column_config=COLUMNS, hide_index=True, key="runs-table", placeholder="–",
         on_select=lambda: _open(ids), selection_mode=["single-row", "single-cell"],

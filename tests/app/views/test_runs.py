@@ -5,7 +5,7 @@ from typing import Any
 from streamlit.testing.v1 import AppTest
 
 from app import session
-from db import jobs, runs
+from db import datasets, jobs, runs
 from tests.app.views.conftest import Open
 
 
@@ -37,6 +37,18 @@ def test_table_holds_every_run(visit: Open, experiment: str) -> None:  # noqa: A
         "Structured pruning 50 %",
         "Fine-tuning",
     ]
+
+
+def test_with_two_experiments_every_run_says_of_what_it_is(visit: Open, experiment: str) -> None:
+    assert "pair" not in visit("runs").dataframe[0].value
+    with session.writing() as opened:
+        old = next(e for e in runs.experiments(opened) if e.id == experiment)
+        data = datasets.add(opened, name="other.npz", source="other.npz", upload_sha256=None)
+        runs.add(opened, runs.experiment_of(opened, old.model_id, data.id), name="New", recipe={"steps": []})
+        expected = f"{old.model.name} on other.npz"
+    table = visit("runs").dataframe[0].value.set_index("name")
+    assert table["pair"]["New"] == expected
+    assert (table["pair"] == expected).sum() == 1
 
 
 def test_failed_run_shows_the_sentence_and_can_be_retried(
