@@ -185,9 +185,13 @@ def remove(session: Session, job_id: str) -> None:
     session.execute(delete(Job).where(Job.id == job_id, Job.state.in_(ENDED)))
 
 
-def latest(session: Session, subject_ids: Iterable[str]) -> dict[str, Job]:
-    """The newest job of each of these models, datasets or runs; not one that measures it elsewhere."""
-    own = select(Job).where(Job.subject_id.in_(list(subject_ids)), Job.kind != "measure")
+def latest(session: Session, subject_ids: Iterable[str], kind: str | None = None) -> dict[str, Job]:
+    """The newest job of each of these models, datasets, runs or stages.
+
+    kind: of that one alone; else of any but those that measure a run elsewhere.
+    """
+    kinds = Job.kind != "measure" if kind is None else Job.kind == kind
+    own = select(Job).where(Job.subject_id.in_(list(subject_ids)), kinds)
     return {job.subject_id: job for job in session.scalars(own.order_by(Job.created_at))}
 
 

@@ -27,6 +27,7 @@ KINDS = {
     "run": "workers.work.running",
     "measure": "workers.work.measuring",
     "thresholds": "workers.work.thresholds",
+    "profile": "workers.work.profile",
 }
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from db.models import Job
 
 PREFIX = "/api/state/"
 FRESH_SECONDS = 0.4
-RUN_KINDS = ("run", "measure", "thresholds")
+RUN_KINDS = ("run", "measure", "thresholds", "profile")
 
 router = APIRouter()
 _lock = threading.Lock()

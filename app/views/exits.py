@@ -83,7 +83,8 @@ def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) 
         whole = runs.whole(session, run.id)
         rows = variants.comparison(session, run.experiment_id)
         queued = runs.of_experiment(session, run.experiment_id)
-        latest = jobs.latest(session, [stage.id, *(other.id for other in queued)])
+        latest = jobs.latest(session, [other.id for other in queued])
+        saving = jobs.latest(session, [stage.id], "thresholds").get(stage.id)
     assert whole is not None
     taken = {
         s.index: {(m.name, m.split): m.value for m in s.own.measurements if m.target in (None, target)}
@@ -95,7 +96,7 @@ def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) 
         run,
         found,
         saved,
-        latest.get(stage.id),
+        saving,
         taken.get(0, {}).get(("accuracy", "validation")),
         taken.get(stage.index - 1, {}).get(("latency_ratio", "validation")) or 1.0,
         rivals([row | {"target": json.loads(row["target"])} for row in rows], target),

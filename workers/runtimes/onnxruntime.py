@@ -44,22 +44,7 @@ class OnnxRuntime(Runtime):
         optimize: False runs the graph as written, e.g. to compare it with the model it came from.
         Raises ModelRefused when ONNX Runtime cannot load the file, or not on this device.
         """
-        provider = PROVIDERS[self.device]
-        try:
-            session = ort.InferenceSession(file, _options(threads, optimize), [provider])
-        except Exception as error:  # its exceptions share no other base
-            raise ModelRefused(
-                file.name,
-                f"ONNX Runtime {ort.__version__} cannot load it: {str(error).replace(str(file), file.name)}",
-                "Export it again, with an opset this version knows.",
-            ) from error
-        if provider not in session.get_providers():  # it goes on with the processor and only logs that
-            raise ModelRefused(
-                file.name,
-                f"ONNX Runtime {ort.__version__} cannot use its {provider} here.",
-                "Install the libraries that it asks for, or use --runtime onnxruntime.",
-            )
-        return OnnxRuntimeSession(session)
+        return OnnxRuntimeSession(opened(file, session_options(threads, optimize), PROVIDERS[self.device]))
 
 
 class OnnxRuntimeSession(Session):
@@ -79,7 +64,26 @@ class OnnxRuntimeSession(Session):
         return [np.asarray(output) for output in self._session.run(None, {self._input: inputs})]
 
 
-def _options(threads: int, optimize: bool) -> ort.SessionOptions:
+def opened(file: Path, options: ort.SessionOptions, provider: str = PROVIDERS["cpu"]) -> ort.InferenceSession:
+    """Raises ModelRefused when ONNX Runtime cannot load the file, or not with this provider."""
+    try:
+        session = ort.InferenceSession(file, options, [provider])
+    except Exception as error:  # its exceptions share no other base
+        raise ModelRefused(
+            file.name,
+            f"ONNX Runtime {ort.__version__} cannot load it: {str(error).replace(str(file), file.name)}",
+            "Export it again, with an opset this version knows.",
+        ) from error
+    if provider not in session.get_providers():  # it goes on with the processor and only logs that
+        raise ModelRefused(
+            file.name,
+            f"ONNX Runtime {ort.__version__} cannot use its {provider} here.",
+            "Install the libraries that it asks for, or use --runtime onnxruntime.",
+        )
+    return session
+
+
+def session_options(threads: int, optimize: bool = True) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,0 +1,129 @@
+"""Kind `profile`: where the time of a variant's file goes, beside that of another one."""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from db import analyses, variants
+from db.models import Run, new_id
+from db.session import reading
+from workers.assignment import Assignment
+from workers.base import Bench, ModelSpec, Progress, Target
+from workers.errors import StepFailed
+from workers.host import host_facts, versions
+from workers.profiling.peaks import Peaks, measure_peaks
+from workers.profiling.profile import profile
+from workers.profiling.recording import THREADS
+from workers.runtimes.onnxruntime import OnnxRuntime
+from workers.stages import code_sha256
+from workers.work.files import open_data, placed
+
+KIND = "profile"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A variant's file, and the key of what is found out about it."""
+
+    stage: str
+    sha256: str
+    key: str
+
+
+def do(assignment: Assignment) -> None:
+    """subject_id: the stage. request: {"variants": one of the stage, and those to profile beside it,
+    "again": true to do it although nothing has changed}."""
+    request, target = assignment.job.request, _target()
+    run, wanted = _wanted(assignment, request["variants"], target)
+    if not request.get("again") and _all_there(assignment, wanted):
+        log.info("All of these were profiled side by side, and nothing has changed since.")
+        return
+    assignment.tell("Reading the dataset")
+    bench = _bench(assignment, run, target)
+    assignment.tell("Measuring what this machine can do at most", share=0.2)
+    peaks = _peaks(assignment.settings.data / "peaks", target)
+    files = [placed(assignment, each.sha256, f"{number}.onnx") for number, each in enumerate(wanted)]
+    profiles = profile(files, bench, peaks)
+    session_id = new_id()
+    documents = [
+        {"session": session_id, "file_sha256": each.sha256, **found.model_dump(mode="json")}
+        for each, found in zip(wanted, profiles, strict=True)
+    ]
+
+    def change(session: Session) -> None:
+        for each, document in zip(wanted, documents, strict=True):
+            told = target.model_dump(mode="json")
+            analyses.save(session, KIND, each.key, stage_id=each.stage, target=told, document=document)
+
+    assignment.tell("Done", share=1.0)
+    assignment.write(change)
+
+
+def _wanted(assignment: Assignment, ids: list[str], target: Target) -> tuple[Run, list[_Wanted]]:
+    """And the run of the first variant, for its data."""
+    with reading(assignment.settings.database) as session:
+        found = [variants.whole(session, name) for name in ids]
+    wanted: dict[str, _Wanted] = {}
+    runs: list[Run] = []
+    for whole in found:
+        if whole is None:
+            raise StepFailed("profile", "the point is no longer there.", "Choose another one.")
+        variant, stage, run = whole
+        sha256 = variants.stored(variant, stage, "file")
+        assert sha256 is not None
+        wanted.setdefault(sha256, _Wanted(stage.id, sha256, _key(stage.id, sha256, target)))
+        runs.append(run)
+    return runs[0], list(wanted.values())
+
+
+def _key(stage_id: str, sha256: str, target: Target) -> str:
+    decides = [stage_id, sha256, target.model_dump(mode="json"), versions(), code_sha256()]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _all_there(assignment: Assignment, wanted: list[_Wanted]) -> bool:
+    """Profiled in one session, so that they compare."""
+    with reading(assignment.settings.database) as session:
+        rows = [analyses.find(session, KIND, each.key) for each in wanted]
+        sessions = {row.document["session"] for row in rows if row is not None}
+    return None not in rows and len(sessions) == 1
+
+
+def _target() -> Target:
+    """Only ONNX Runtime on the processor says what each of its operators takes."""
+    return Target(
+        host=host_facts().host, runtime=OnnxRuntime.id(), version=OnnxRuntime.version(), threads=THREADS
+    )
+
+
+def _bench(assignment: Assignment, run: Run, target: Target) -> Bench:
+    with reading(assignment.settings.database) as session:
+        experiment = session.get_one(Run, run.id).experiment
+        model, dataset = experiment.model, experiment.dataset
+    spec = ModelSpec.model_validate(model.spec)
+    data = open_data(assignment, dataset).prepare(spec.preprocessing, assignment.settings.data / "datasets")
+
+    def tell(progress: Progress) -> None:
+        assignment.tell(progress.text.capitalize(), share=0.3 + 0.65 * progress.share)
+
+    return Bench(data, OnnxRuntime(), target, tell)
+
+
+def _peaks(folder: Path, target: Target) -> Peaks:
+    """Measured once per machine and version of the runtime."""
+    file = folder / f"{target.host}-{target.version}.json"
+    try:
+        return Peaks.model_validate_json(file.read_text())
+    except (OSError, ValueError):
+        pass
+    peaks = measure_peaks()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(peaks.model_dump_json())
+    partial.replace(file)
+    return peaks
