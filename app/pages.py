@@ -40,6 +40,10 @@ shown = [
     st.Page(f"views/{name}.py", title=title, icon=f":material/{icon}:", url_path=name.replace("_", "-"))
     for name, title, icon in pages
 ]
-page = st.navigation([st.Page(home, default=True, visibility="hidden"), *shown])
+#: Reached from a point or a run: it is about one of them.
+profile = st.Page(
+    "views/profile.py", title="Where the time goes", icon=":material/timer:", visibility="hidden"
+)
+page = st.navigation([st.Page(home, default=True, visibility="hidden"), *shown, profile])
 sidebar_foot(project, person)
 page.run()

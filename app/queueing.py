@@ -66,6 +66,17 @@ def forget_target(target: str) -> None:
         workers.forget(session, target)
 
 
+def queue_profile(stage_id: str, variant_ids: Sequence[str], *, again: bool = False) -> None:
+    """Ask where the time goes. variant_ids: one of the stage, and those to profile beside it.
+
+    again: also where that is known already.
+    """
+    with app.session.writing() as session:
+        request = {"variants": list(variant_ids), "again": again}
+        job = jobs.add(session, "profile", stage_id, queue="cpu", request=request)
+    wake(job)
+
+
 def cancel(job_id: str) -> None:
     with app.session.writing() as session:
         jobs.request_cancel(session, job_id)

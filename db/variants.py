@@ -130,6 +130,19 @@ def with_exits(session: Session) -> Sequence[tuple[Variant, Stage, Run]]:
     return [(row[0], row[1], row[2]) for row in session.execute(statement)]
 
 
+def of_run_with(session: Session, variant_id: str) -> Sequence[tuple[Variant, Stage, Run]]:
+    """All variants of the run that this one belongs to, in the order of its stages."""
+    run_id = select(Stage.run_id).join(Variant).where(Variant.id == variant_id).scalar_subquery()
+    statement = (
+        select(Variant, Stage, Run)
+        .join(Stage, Variant.stage_id == Stage.id)
+        .join(Run, Stage.run_id == Run.id)
+        .where(Run.id == run_id)
+        .order_by(Stage.index, Variant.file_sha256.is_not(None), Variant.id)
+    )
+    return [(row[0], row[1], row[2]) for row in session.execute(statement)]
+
+
 def any_exits(session: Session) -> bool:
     found = select(Variant.id).join(Stage).where(Stage.exit_logits_sha256.is_not(None)).limit(1)
     return session.scalar(found) is not None

@@ -2,12 +2,12 @@
 
 from fastapi import FastAPI
 
-from app.api import downloads, logs, state, uploads
+from app.api import downloads, graph, logs, state, uploads
 from app.session import reading
 from db import workers
 
 api = FastAPI(title="Paredown", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-for part in (uploads, downloads, state, logs):
+for part in (uploads, downloads, state, logs, graph):
     api.include_router(part.router)
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import numbers
 from app.charts.graph import graph_dot
+from app.components.graph_link import graph_link
 from app.components.plain import plain
 from app.components.reading_settings import preprocessing_settings
 from app.imports import correct
@@ -22,6 +23,7 @@ def model_detail(model: Model, runs: Sequence[Run]) -> None:
     facts = model.facts or {}
     graph, layers, preprocessing, lineage = st.tabs(["Graph", "Layers", "Preprocessing", "Runs"])
     with graph:
+        graph_link("models", model.id)
         _graph(facts)
     with layers:
         if facts.get("layers"):

@@ -102,6 +102,8 @@ def _actions(run: Run, job: Job | None) -> None:
             params = {"experiment": run.experiment_id, "variant": last}
             st.switch_page("views/tradeoffs.py", query_params=params)
         measure_on(run.id, key=run.id)
+        if run.stages and st.button("Where the time goes", icon=":material/timer:"):
+            st.switch_page("views/profile.py", query_params={"variant": run.stages[-1].own.id})
 
 
 def _link(run: Run, job: Job | None) -> dict[str, str]:

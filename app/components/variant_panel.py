@@ -11,6 +11,7 @@ import app.session
 from app import numbers
 from app.charts.variants import staircase
 from app.components.export_dialog import export_dialog
+from app.components.graph_link import graph_link
 from app.components.measure_on import measure_on
 from app.components.pareto_chart import select
 from app.components.plain import plain
@@ -114,6 +115,11 @@ def variant_recipe(found: Found) -> None:
                 query_params={"variant": variant.id},
             )  # fmt: skip
         measure_on(run.id, key=variant.id)
+        st.page_link(
+            "views/profile.py", label="Where the time goes", icon=":material/timer:",
+            query_params={"variant": variant.id},
+        )  # fmt: skip
+        graph_link("variants", variant.id)
         st.page_link(
             "views/runs.py", label="Open the run", icon=":material/timeline:", query_params={"run": run.id}
         )

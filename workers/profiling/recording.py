@@ -165,8 +165,8 @@ def plain_name(name: str) -> str:
 
 
 def _named(file: Path, copy: Path) -> Path:
-    """The file itself where all of its nodes have names, else a copy in which the others are called after what
-    they make: nothing else tells which node an operator was."""
+    """The file itself where all of its nodes have names, else a copy in which the others are called after
+    what they make: nothing else tells which node an operator was."""
     model = onnx.load(str(file))
     unnamed = [node for node in model.graph.node if not node.name]
     for node in unnamed:

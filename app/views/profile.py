@@ -1,0 +1,176 @@
+"""Where does the time go, and what is left to win? The layers of one point, and of another one beside it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+from sqlalchemy.orm import Session
+
+import app.session
+from app import numbers
+from app.charts.profile import Colour
+from app.charts.variants import moved_words
+from app.components.error_box import error_box
+from app.components.graph_link import graph_link
+from app.components.linked import linked_choice
+from app.components.live import live
+from app.components.profile_panels import (
+    comparison_table,
+    layers_table,
+    one_picture,
+    roofline_panel,
+    two_pictures,
+)
+from app.components.progress import job_progress
+from app.profiles import Found, difference, left_to_win, sentence
+from app.queueing import queue_profile
+from db import analyses, jobs, variants
+from db.models import Job, Run, Stage, Variant
+from workers.work.profile import KIND
+
+NOTHING = ""
+NEW = (
+    "No profile yet. ONNX Runtime is asked how long each of its operators takes, on real samples and one "
+    "thread; that takes about ten seconds a file."
+)
+COLOURS: tuple[Colour, ...] = ("Time", "Precision", "MACs")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A variant that can be profiled, and its profiles, newest first."""
+
+    variant: Variant
+    stage: Stage
+    run: Run
+    found: Sequence[Found]
+
+    @property
+    def label(self) -> str:
+        return name_of(self.variant, self.stage, self.run)
+
+
+def main() -> None:
+    live("/api/state/runs", key="live", seconds=2)
+    st.title("Where the time goes")
+    chosen, beside = _choices()
+    if chosen is None:
+        return
+    with app.session.reading() as session:
+        job = jobs.latest(session, [chosen.stage.id], KIND).get(chosen.stage.id)
+    both = _pair(chosen, beside)
+    working = job is not None and job.state in ("queued", "running")
+    _actions(chosen, beside, there=both[0] is not None and (beside is None or both[1] is not None), job=job)
+    if job is not None and working:
+        job_progress(job, key=f"profiling-{job.id}")
+    elif job is not None and job.state == "failed" and job.error:
+        error_box(job.error)
+    if both[0] is None:
+        if not working:
+            st.info(NEW)
+        return
+    _show(chosen, both[0], beside, both[1])
+
+
+def _choices() -> tuple[Point | None, Point | None]:
+    """The point, and what stands beside it: the model as uploaded, as long as nothing else is asked for."""
+    asked = [st.query_params.get(name) for name in ("variant", "against")]
+    with app.session.reading() as session:
+        points = {point.variant.id: point for name in asked if name for point in _of_run(session, name)}
+    if asked[0] not in points:
+        st.info("Choose a point in Trade-offs, and there “Where the time goes”.")
+        st.page_link("views/tradeoffs.py", label="Trade-offs", icon=":material/scatter_plot:")
+        return None, None
+    names = {name: point.label for name, point in points.items()}
+    left, right = st.columns(2)
+    chosen = points[linked_choice(left.container(), "Point", names, key="variant")]
+    others = {name: label for name, label in names.items() if points[name].stage.id != chosen.stage.id}
+    first = next((name for name in others if points[name].stage.index == 0), NOTHING)
+    order = {first: others.get(first, "Nothing"), NOTHING: "Nothing", **others}
+    against = linked_choice(right.container(), "Beside", order, key="against")
+    return chosen, points.get(against)
+
+
+def _of_run(session: Session, variant_id: str) -> list[Point]:
+    """All variants of the run that this one belongs to."""
+    return [
+        Point(
+            variant,
+            stage,
+            run,
+            [
+                Found.of(row.document, row.target, row.created_at)
+                for row in analyses.of_stage(session, KIND, stage.id)
+                if row.document["file_sha256"] == variants.stored(variant, stage, "file")
+            ],
+        )
+        for variant, stage, run in variants.of_run_with(session, variant_id)
+    ]
+
+
+def name_of(variant: Variant, stage: Stage, run: Run) -> str:
+    """The baseline by that word; a stage on the way by its number."""
+    if stage.index == 0:
+        return "Baseline"
+    last = stage.index == len(run.recipe.get("steps", []))
+    moved = moved_words(json.dumps(variant.thresholds) if variant.file_sha256 else None)
+    return f"{run.name}{'' if last else f' · stage {stage.index}'}{moved}"
+
+
+def _pair(chosen: Point, beside: Point | None) -> tuple[Found | None, Found | None]:
+    """Of one session if there is one, since only such times compare; else the newest of the point alone."""
+    newest = next(iter(chosen.found), None)
+    if beside is None:
+        return newest, None
+    sessions = {found.session: found for found in beside.found}
+    together = next((found for found in chosen.found if found.session in sessions), None)
+    return (newest, None) if together is None else (together, sessions[together.session])
+
+
+def _actions(chosen: Point, beside: Point | None, *, there: bool, job: Job | None) -> None:
+    working = job is not None and job.state in ("queued", "running")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        label = "Profile again" if there else "Profile" if beside is None else "Profile side by side"
+        if st.button(
+            label, icon=":material/timer:", type="tertiary" if there else "primary", disabled=working
+        ):
+            ids = [point.variant.id for point in (chosen, beside) if point is not None]
+            queue_profile(chosen.stage.id, ids, again=there)
+            st.rerun()
+        graph_link("variants", chosen.variant.id)
+        st.page_link(
+            "views/runs.py", label="Open the run", icon=":material/timeline:",
+            query_params={"run": chosen.run.id},
+        )  # fmt: skip
+
+
+def _show(chosen: Point, found: Found, beside: Point | None, other: Found | None) -> None:
+    profile = found.profile
+    st.markdown(f"**{sentence(profile)}**")
+    st.caption(f"*{left_to_win(profile)}*")
+    st.caption(" · ".join([f"{difference(profile)}.", *profile.marks]))
+    colour = st.segmented_control("Colour by", COLOURS, default=COLOURS[0], required=True, key="colour")
+    before = None if other is None else other.profile
+    if beside is None or before is None:
+        one_picture(profile, colour)
+    else:
+        two_pictures((beside.label, before), (chosen.label, profile), colour)
+    names = ["Layers", *(["Before and after"] if before else []), "Roofline"]
+    tabs = dict(zip(names, st.tabs(names), strict=True))
+    with tabs["Layers"]:
+        layers_table(profile)
+    if before:
+        with tabs["Before and after"]:
+            comparison_table(before, profile)
+    with tabs["Roofline"]:
+        files = [(chosen.label, profile)]
+        roofline_panel([*([(beside.label, before)] if beside and before else []), *files])
+    st.caption(
+        f"{profile.calls:,} calls · {numbers.target_name(json.dumps(dict(found.target)))} · "
+        f"{numbers.age(found.taken_at)} ago. Only ONNX Runtime is asked for the times of its layers; other "
+        "runtimes fuse them in other ways. What the profile itself costs is measured and taken off."
+    )
+
+
+main()
