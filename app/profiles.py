@@ -77,8 +77,8 @@ def compared(before: Profile, after: Profile) -> pd.DataFrame:
     """
     old, new = layers_frame(before), layers_frame(after)
     known = {str(name) for name in old.loc[old["weighted"], "name"]}
-    sides = [_by_origin(old, known), _by_origin(new, known)]
-    merged = sides[0].join(sides[1], how="outer", lsuffix="_before", rsuffix="_after")
+    sides = [_by_origin(frame, known).add_suffix(side) for frame, side in ((old, "_before"), (new, "_after"))]
+    merged = sides[0].join(sides[1], how="outer")
     order = list(dict.fromkeys([*sides[0].index, *sides[1].index]))
     last = [name for name in (WITHOUT_WEIGHTS, *_OF_NO_LAYER) if name in order]
     return merged.loc[[name for name in order if name not in last] + last].reset_index(names="name")

@@ -1,5 +1,6 @@
 """Where the time goes as pictures: a bar per layer, and layers under the roofs of the machine."""
 
+import math
 from typing import Any, Literal, cast
 
 import altair as alt
@@ -11,15 +12,20 @@ from workers.profiling.peaks import Peaks
 
 Colour = Literal["Time", "Precision", "MACs"]
 ROW_PX = 22
+#: Axis and legend below the bars.
+AROUND_PX = 130
 ROOFLINE_PX = 400
 PRECISIONS = ["float32", "int8", "float16", "bfloat16", "other"]
 UNKNOWN = "other"
 
 
-def layer_bars(frame: pd.DataFrame, colour: Colour, *, longest_ms: float, named: bool = True) -> alt.Chart:
+def layer_bars(
+    frame: pd.DataFrame, colour: Colour, *, longest_ms: float, most_macs: float, named: bool = True
+) -> alt.Chart:
     """frame: columns `name`, `ms`, `precision`, `macs`, `hover`, in the order of the rows.
 
-    longest_ms: where the axis ends, so that two pictures compare. named: with the names of the rows.
+    longest_ms, most_macs: where axis and colours end, so that two pictures compare. named: with the names of
+    the rows.
     """
     shown = frame.assign(
         precision=frame["precision"].where(frame["precision"].isin(PRECISIONS), UNKNOWN),
@@ -31,23 +37,30 @@ def layer_bars(frame: pd.DataFrame, colour: Colour, *, longest_ms: float, named:
         alt.Chart(shown)
         .mark_bar(height={"band": 0.8})
         .encode(
-            x=alt.X("drawn:Q", title="Time (ms)", scale=alt.Scale(domain=[0, longest_ms], nice=False)),
+            x=alt.X(
+                "drawn:Q",
+                title="Time (ms)",
+                scale=alt.Scale(domain=[0, longest_ms], nice=False),
+                axis=alt.Axis(tickCount=5),
+            ),
             y=alt.Y("name:N", title=None, sort=None, axis=labels),
-            color=_colour(shown, colour),
+            color=_colour(shown, colour, longest_ms, most_macs / 1e6),
             tooltip=alt.Tooltip("hover:N"),
         )
     )
-    return themed(bars, ROW_PX * len(shown) + 50)
+    return themed(bars, ROW_PX * len(shown) + AROUND_PX)
 
 
-def _colour(shown: pd.DataFrame, colour: Colour) -> alt.Color:
+def _colour(shown: pd.DataFrame, colour: Colour, longest_ms: float, most_macs: float) -> alt.Color:
     if colour == "Precision":
         there = [name for name in PRECISIONS if name in set(shown["precision"])]
         return alt.Color("precision:N", scale=_precisions(there), legend=alt.Legend(symbolType="square"))
-    field, title = ("drawn:Q", "Time (ms)") if colour == "Time" else ("macs:Q", "MACs (millions)")
+    field, title, most = (
+        ("drawn:Q", "Time (ms)", longest_ms) if colour == "Time" else ("macs:Q", "MACs (millions)", most_macs)
+    )
     # From grey, which is seen on light and dark, to the accent.
-    scale = alt.Scale(range=["#B8C4CC", OKABE_ITO[0]], domainMin=0)
-    return alt.Color(field, scale=scale, legend=alt.Legend(title=title, gradientLength=160))
+    scale = alt.Scale(range=["#B8C4CC", OKABE_ITO[0]], domain=[0, most])
+    return alt.Color(field, scale=scale, legend=alt.Legend(title=title, gradientLength=160, tickCount=3))
 
 
 def _precisions(names: list[str]) -> alt.Scale:
@@ -64,23 +77,17 @@ def roofline(frame: pd.DataFrame, peaks: Peaks) -> alt.LayerChart:
     low, high = float(frame["intensity"].min()) / 2, float(frame["intensity"].max()) * 2
     lines = _roofs(peaks, low, high)
     bottom = float(frame["gflops"].min()) / 2
-    x = alt.X(
-        "intensity:Q",
-        title="Operations per byte moved",
-        scale=alt.Scale(type="log", domain=[low, high], nice=False),
-    )
     top = max(float(lines["gflops"].max()), float(frame["gflops"].max())) * 1.3
-    y = alt.Y(
-        "gflops:Q",
-        title="GFLOP/s (int8: GOP/s)",
-        scale=alt.Scale(type="log", domain=[bottom, top], nice=False),
-    )
+    x = alt.X("intensity:Q", title="Operations per byte moved", **_logarithmic(low, high))
+    y = alt.Y("gflops:Q", title="GFLOP/s (int8: GOP/s)", **_logarithmic(bottom, top))
+    there = [name for name in PRECISIONS if name in {*frame["precision"], *PRECISIONS[:2]}]
+    colour = alt.Color("precision:N", scale=_precisions(there), legend=alt.Legend())
     roofs = (
         alt.Chart(lines)
         .mark_line(strokeWidth=1.5, clip=True)
         .encode(
             x=x, y=y, detail="roof:N",
-            color=alt.Color("precision:N", scale=_precisions(PRECISIONS[:2]), legend=None),
+            color=colour,
             strokeDash=alt.StrokeDash(
                 "where:N", scale=alt.Scale(domain=["From caches", "From memory"], range=[[1, 0], [5, 4]]),
                 legend=alt.Legend(symbolType="stroke"),
@@ -88,7 +95,6 @@ def roofline(frame: pd.DataFrame, peaks: Peaks) -> alt.LayerChart:
             tooltip=alt.Tooltip("roof:N"),
         )
     )  # fmt: skip
-    there = [name for name in PRECISIONS if name in {*frame["precision"], *PRECISIONS[:2]}]
     shapes = list(dict.fromkeys(frame["file"]))
     points = (
         alt.Chart(frame)
@@ -96,7 +102,7 @@ def roofline(frame: pd.DataFrame, peaks: Peaks) -> alt.LayerChart:
         .encode(
             x=x, y=y,
             size=alt.Size("ms:Q", scale=alt.Scale(range=[25, 500]), legend=None),
-            color=alt.Color("precision:N", scale=_precisions(there), legend=alt.Legend()),
+            color=colour,
             shape=alt.Shape(
                 "file:N", scale=alt.Scale(domain=shapes, range=["circle", "triangle-up"][: len(shapes)]),
                 legend=alt.Legend() if len(shapes) > 1 else None,
@@ -105,6 +111,16 @@ def roofline(frame: pd.DataFrame, peaks: Peaks) -> alt.LayerChart:
         )
     )  # fmt: skip
     return themed(cast("alt.LayerChart", alt.layer(roofs, points)), ROOFLINE_PX)
+
+
+def _logarithmic(low: float, high: float) -> dict[str, Any]:
+    """Scale and axis, with a line per power of ten."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [value for value in (10.0**power for power in powers) if low <= value <= high]
+    return {
+        "scale": alt.Scale(type="log", domain=[low, high], nice=False),
+        "axis": alt.Axis(values=values, format="~g"),
+    }
 
 
 def _roofs(peaks: Peaks, low: float, high: float) -> pd.DataFrame:

@@ -13,12 +13,13 @@ from workers.profiling.profile import Profile
 
 #: More layers than that are not drawn: those of which the times are lowest.
 MOST_BARS = 60
+PERCENT = ("share", "of_roof", "reached")
 
 
 def one_picture(profile: Profile, colour: Colour) -> None:
     frame = layers_frame(profile)
     kept = frame[frame["ms"].rank(ascending=False, method="first") <= MOST_BARS]
-    chart = layer_bars(_hovered(kept), colour, longest_ms=_longest(kept["ms"]))
+    chart = layer_bars(_hovered(kept), colour, longest_ms=_longest(kept["ms"]), most_macs=_most(kept["macs"]))
     st.altair_chart(chart, key="bars", alt="A bar per layer; the tab Layers lists the same.")
     if len(kept) < len(frame):
         st.caption(f"The {len(kept)} longest of {len(frame)} are drawn; the table has all.")
@@ -34,7 +35,11 @@ def two_pictures(before: tuple[str, Profile], after: tuple[str, Profile], colour
     ):
         part = kept[["name"]].assign(**{what: kept[f"{what}_{side}"] for what in ("ms", "macs", "precision")})
         chart = layer_bars(
-            _hovered(part.fillna({"ms": 0.0})), colour, longest_ms=_longest(most), named=side == "before"
+            _hovered(part.fillna({"ms": 0.0})),
+            colour,
+            longest_ms=_longest(most),
+            most_macs=_most(kept[["macs_before", "macs_after"]].max(axis=1)),
+            named=side == "before",
         )
         with column:
             st.markdown(f"**{side.capitalize()}**: {plain(label)}")
@@ -43,6 +48,10 @@ def two_pictures(before: tuple[str, Profile], after: tuple[str, Profile], colour
 
 def _longest(ms: "pd.Series[float]") -> float:
     return 1.03 * float(ms.max())
+
+
+def _most(macs: "pd.Series[float]") -> float:
+    return max(1.0, float(macs.fillna(0).max()))
 
 
 def _hovered(frame: pd.DataFrame) -> pd.DataFrame:
@@ -58,25 +67,26 @@ def _hovered(frame: pd.DataFrame) -> pd.DataFrame:
 
 def layers_table(profile: Profile) -> None:
     frame = layers_frame(profile).sort_values("ms", ascending=False)
+    frame[list(PERCENT)] *= 100
     shown = {
         "name": st.column_config.TextColumn("Layer", pinned=True),
         "kind": st.column_config.TextColumn("Kind"),
         "ms": st.column_config.NumberColumn("ms", format="%.4f"),
         "spread": st.column_config.NumberColumn("±", format="%.4f", help="Half of the 95 % interval."),
-        "share": st.column_config.ProgressColumn("Share", format="percent", min_value=0, max_value=1),
+        "share": st.column_config.ProgressColumn("Share", format="%.1f %%", min_value=0, max_value=100),
         "precision": st.column_config.TextColumn("Precision"),
         "macs": st.column_config.NumberColumn("MACs", format="compact", help="Mean per sample."),
         "gflops": st.column_config.NumberColumn(
             "GFLOP/s", format="%.1f", help="Two operations a MAC; of int8 layers they are integer operations."
         ),
         "of_roof": st.column_config.NumberColumn(
-            "Of roof", format="percent",
+            "Of roof", format="%.0f %%",
             help="How near it comes to the least time that this machine's peak and bandwidth allow.",
         ),
     }  # fmt: skip
-    if (frame["reached"] < 1).any():
+    if (frame["reached"] < 100).any():
         shown["reached"] = st.column_config.NumberColumn(
-            "Reached", format="percent", help="Share of the samples that get there; times are means over all."
+            "Reached", format="%.0f %%", help="Share of the samples that get there; times are means over all."
         )
     st.dataframe(frame[list(shown)], column_config=shown, hide_index=True, placeholder="–", height=460)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,13 +116,11 @@ def _bench(assignment: Assignment, run: Run, target: Target) -> Bench:
 
 
 def _peaks(folder: Path, target: Target) -> Peaks:
-    """Measured once per machine and version of the runtime."""
+    """The best that was ever seen of this machine and version of the runtime."""
     file = folder / f"{target.host}-{target.version}.json"
-    try:
-        return Peaks.model_validate_json(file.read_text())
-    except (OSError, ValueError):
-        pass
     peaks = measure_peaks()
+    with suppress(OSError, ValueError):
+        peaks = peaks.best(Peaks.model_validate_json(file.read_text()))
     folder.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(peaks.model_dump_json())

@@ -42,7 +42,8 @@ class Net(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.stem(inputs).relu()
         more = self.norm(self.back(self.body(hidden).relu()))
-        return self.fc((hidden + more).relu().mean((2, 3)))
+        logits: Tensor = self.fc((hidden + more).relu().mean((2, 3)))
+        return logits
 
 
 def macs(channels: int, body: int) -> dict[str, int]:
@@ -107,7 +108,7 @@ def test_operators_and_what_is_added_take_about_as_long_as_the_whole(
 def test_many_small_operators_are_not_charged_for_being_written_down(tmp_path: Path) -> None:
     names = ["input", *map(str, range(60)), "logits"]
     nodes = [helper.make_node("Sin", [before], [after]) for before, after in pairwise(names)]
-    shape = ["N", 1, SIDE, SIDE]
+    shape: list[str | int | None] = ["N", 1, SIDE, SIDE]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("input", "logits")]
     graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
