@@ -18,6 +18,12 @@ PAGES = (
 )
 #: Only where something stops early.
 EXITS = ("exits", "Exits", "call_split")
+#: Reached from what they are about.
+HIDDEN = (
+    ("profile", "Where the time goes", "timer"),
+    ("throughput", "Throughput", "speed"),
+    ("sensitivity", "Sensitivity", "vital_signs"),
+)
 SIDEBAR_PX = 220
 START = ("start", "Start", "flag")
 
@@ -37,13 +43,12 @@ def home() -> None:
 
 pages = (START, *PAGES) if empty else (PAGES[0], EXITS, *PAGES[1:]) if exits else PAGES
 shown = [
-    st.Page(f"views/{name}.py", title=title, icon=f":material/{icon}:", url_path=name.replace("_", "-"))
-    for name, title, icon in pages
-]
-#: Reached from a point or a run: it is about one of them.
-profile = st.Page(
-    "views/profile.py", title="Where the time goes", icon=":material/timer:", visibility="hidden"
-)
-page = st.navigation([st.Page(home, default=True, visibility="hidden"), *shown, profile])
+    st.Page(
+        f"views/{name}.py", title=title, icon=f":material/{icon}:", url_path=name.replace("_", "-"),
+        visibility="hidden" if (name, title, icon) in HIDDEN else "visible",
+    )
+    for name, title, icon in (*pages, *HIDDEN)
+]  # fmt: skip
+page = st.navigation([st.Page(home, default=True, visibility="hidden"), *shown])
 sidebar_foot(project, person)
 page.run()

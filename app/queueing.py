@@ -10,6 +10,7 @@ from app.recipes import trains
 from db import jobs, runs, workers
 from db.models import Experiment, Job
 from workers.places import USUAL
+from workers.sensitivity.table import Asked
 
 BASELINE = {"name": "Baseline", "steps": []}
 
@@ -74,6 +75,21 @@ def queue_profile(stage_id: str, variant_ids: Sequence[str], *, again: bool = Fa
     with app.session.writing() as session:
         request = {"variants": list(variant_ids), "again": again}
         job = jobs.add(session, "profile", stage_id, queue="cpu", request=request)
+    wake(job)
+
+
+def queue_throughput(stage_id: str, variant_id: str, seconds: float) -> None:
+    """Ask for a throughput grid within about so many seconds, also where there is one already."""
+    with app.session.writing() as session:
+        request = {"variant": variant_id, "seconds": seconds, "again": True}
+        job = jobs.add(session, "throughput", stage_id, queue="cpu", request=request)
+    wake(job)
+
+
+def queue_sensitivity(stage_id: str, asked: Asked) -> None:
+    """Ask how sensitive the layers of a baseline's model are."""
+    with app.session.writing() as session:
+        job = jobs.add(session, "sensitivity", stage_id, queue="cpu", request=asked.model_dump(mode="json"))
     wake(job)
 
 

@@ -85,6 +85,31 @@ def with_amount(recipe: Mapping[str, Any], amount: float) -> Plain:
     return changed
 
 
+def with_layer(recipe: Mapping[str, Any], layer: str, share: float | None) -> Plain | None:
+    """The recipe with one layer pruned by that share, or, for None, left in float where others get integers.
+
+    The step is added where there is none; a new one prunes nothing else, and exactly that share. None where
+    no such step may be added.
+    """
+    method = "quantization" if share is None else "structured_pruning"
+    steps = copy.deepcopy(list(recipe["steps"]))
+    step = next((step for step in steps if step["method"] == method), None)
+    if step is None:
+        order = added(steps, method)
+        if order is None:
+            return None
+        steps = order
+        step = next(step for step in steps if step["method"] == method)
+        if share is not None:
+            step |= {"amount": 0.0, "round_to": 1}
+    if share is None:
+        kept = [name.strip() for name in step.get("keep_in_float", "").split(",") if name.strip()]
+        step["keep_in_float"] = ", ".join(dict.fromkeys([*kept, layer]))
+    else:
+        step["layer_amounts"] = {**step.get("layer_amounts", {}), layer: share}
+    return {"name": recipe["name"], "steps": steps}
+
+
 def chips(recipe: Mapping[str, Any]) -> list[str]:
     """Each step in two or three words: `Structured pruning 50 %`."""
     return [_chip(step) for step in recipe.get("steps", ())]
@@ -93,6 +118,9 @@ def chips(recipe: Mapping[str, Any]) -> list[str]:
 def _chip(step: Mapping[str, Any]) -> str:
     method = METHODS.get(step["method"])
     title = step["method"] if method is None else method.title
+    single = step.get("layer_amounts") or {}
+    if single and not step.get("amount"):
+        return f"{title}, {len(single)} layer{'s' * (len(single) != 1)}"
     if step.get("amount") is not None:
         return f"{title} {step['amount']:.0%}".replace("%", " %")
     return title

@@ -115,6 +115,12 @@ def warnings(session: Session, experiment_id: str) -> list[str]:
     return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
 
+def baseline_stage(session: Session, experiment_id: str) -> Stage | None:
+    """The model as uploaded, of the oldest run that has got so far."""
+    statement = select(Stage).join(Run).where(Run.experiment_id == experiment_id, Stage.index == 0)
+    return session.scalar(statement.order_by(Run.created_at).limit(1))
+
+
 def set_goal(session: Session, experiment_id: str, goal: Mapping[str, float]) -> None:
     """goal: max_drop_points, max_latency_ratio."""
     session.get_one(Experiment, experiment_id).goal = dict(goal)

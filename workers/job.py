@@ -28,6 +28,8 @@ KINDS = {
     "measure": "workers.work.measuring",
     "thresholds": "workers.work.thresholds",
     "profile": "workers.work.profile",
+    "throughput": "workers.work.throughput",
+    "sensitivity": "workers.work.sensitivity",
 }
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from db.models import Job
 
 PREFIX = "/api/state/"
 FRESH_SECONDS = 0.4
-RUN_KINDS = ("run", "measure", "thresholds", "profile")
+RUN_KINDS = ("run", "measure", "thresholds", "profile", "throughput", "sensitivity")
 
 router = APIRouter()
 _lock = threading.Lock()

@@ -32,6 +32,7 @@ def model_detail(model: Model, runs: Sequence[Run]) -> None:
             st.dataframe(frame, hide_index=True, column_config=columns)
         else:
             st.caption(UNKNOWN)
+        _sensitivity(model, runs)
     with preprocessing:
         _preprocessing(model, used=bool(runs))
     with lineage:
@@ -47,6 +48,17 @@ def _graph(facts: Mapping[str, Any]) -> None:
         st.graphviz_chart(
             graph_dot(blocks), alt="The model as boxes; the tab Layers lists the same as a table."
         )
+
+
+def _sensitivity(model: Model, runs: Sequence[Run]) -> None:
+    """What each layer carries, on every dataset that the model ran on."""
+    if not (model.file_name or "").endswith(".pt2"):
+        return
+    for experiment in {run.experiment_id: run.experiment for run in runs}.values():
+        st.page_link(
+            "views/sensitivity.py", label=f"Sensitivity on {plain(experiment.dataset.name)}",
+            icon=":material/vital_signs:", query_params={"experiment": experiment.id},
+        )  # fmt: skip
 
 
 def _preprocessing(model: Model, *, used: bool) -> None:

@@ -121,6 +121,10 @@ def variant_recipe(found: Found) -> None:
         )  # fmt: skip
         graph_link("variants", variant.id)
         st.page_link(
+            "views/throughput.py", label="Throughput", icon=":material/speed:",
+            query_params={"variant": variant.id},
+        )  # fmt: skip
+        st.page_link(
             "views/runs.py", label="Open the run", icon=":material/timeline:", query_params={"run": run.id}
         )
 

@@ -1,6 +1,7 @@
 """What should be tried? A recipe for a model and a dataset, queued."""
 
 from collections.abc import Sequence
+from json import dumps
 
 import streamlit as st
 
@@ -40,6 +41,12 @@ def main() -> None:
         with st.container(key="expect"):  # stays in sight, see look.css
             estimate_panel(recipe, known, trainable=trainable, online=online)
             _queue(model, dataset, recipe, runtime, target, can_run=trainable or not recipe["steps"])
+            experiment = pair.get((model.id, dataset.id))
+            if experiment is not None and trainable:
+                st.page_link(
+                    "views/sensitivity.py", label="Sensitivity of its layers", icon=":material/vital_signs:",
+                    query_params={"experiment": experiment, "recipe": dumps(recipe), "runtime": runtime},
+                )  # fmt: skip
     return None
 
 

@@ -1,7 +1,9 @@
 """Store and compute in fewer bits: int8 by calibration, per call or by training; half the bits of a float."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -60,6 +62,11 @@ class Quantization(TrainingSettings, Method):
     samples: int = Field(
         256, ge=8, le=4096, description="Calibration samples that ranges and biases are taken from."
     )
+    keep_in_float: str = Field(
+        "",
+        max_length=2000,
+        description="Layers that stay in float, by name, separated by commas; * stands for anything.",
+    )
     keep_faster: bool = Field(
         True, description="Where int8 turns out slower than float32, hand on the float32 model."
     )
@@ -107,6 +114,9 @@ class Quantization(TrainingSettings, Method):
         layers = self._layers(network)
         trials = Trials(model, file, network, context, self.max_drop)
         writers, notes = self._writers(start, network, context)
+        if kept := self._kept(network):
+            layers = [node for node in layers if node not in kept]
+            writers = {name: _except(write, kept) for name, write in writers.items()}
         best = trials.best(writers, layers)
         if best is None:
             notes.append(
@@ -143,6 +153,26 @@ class Quantization(TrainingSettings, Method):
                 "Use mode: static." if network.layers else "Leave this step out.",
             )
         return found
+
+    def _kept(self, network: Network) -> frozenset[str]:
+        """Nodes that `keep_in_float` names, also by the module that holds them. Raises StepFailed."""
+        layers = {layer.weight.removesuffix(".weight"): layer.node for layer in network.layers}
+        found: set[str] = set()
+        for pattern in filter(None, (part.strip() for part in self.keep_in_float.split(","))):
+            named = {n for n in layers if fnmatchcase(n, pattern) or n.startswith(f"{pattern}.")}
+            if not named:
+                close = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.4) or list(layers)[:3]
+                raise StepFailed(
+                    "quantization: keep_in_float",
+                    f"{pattern!r} is no layer with weights of this model.",
+                    f"Similar names are {', '.join(close)}.",
+                )
+            found |= {layers[name] for name in named}
+        if len(found) == len(layers):
+            raise StepFailed(
+                "quantization: keep_in_float", "every layer is to stay in float.", "Leave this step out."
+            )
+        return frozenset(found)
 
     def _writers(
         self, model: Candidate, network: Network, context: Context
@@ -188,8 +218,9 @@ class Quantization(TrainingSettings, Method):
 
     def _results(self, best: Trial, trials: Trials, network: Network) -> list[str]:
         notes = []
-        if best.in_float:
-            stayed = sorted(layer.weight for layer in network.layers if layer.node in best.in_float)
+        in_float = best.in_float | self._kept(network)
+        if in_float:
+            stayed = sorted(layer.weight for layer in network.layers if layer.node in in_float)
             notes.append(
                 f"{len(stayed)} of {len(network.layers)} layers stayed in float: {', '.join(stayed)}."
             )
@@ -202,6 +233,10 @@ class Quantization(TrainingSettings, Method):
             f"{_shares(best.accuracy)} now; {speed}."
         )
         return notes
+
+
+def _except(write: Writer, kept: frozenset[str]) -> Writer:
+    return lambda in_float: write(in_float | kept)
 
 
 def _shares(accuracy: np.ndarray) -> str:

@@ -4,9 +4,9 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch.fx import GraphModule
 
 from workers.base import Candidate, Context, Family, Method, Progress
@@ -14,7 +14,7 @@ from workers.errors import StepFailed
 from workers.graph.layer_roles import LAYERS
 from workers.importance import IMPORTANCES, ImportanceId
 from workers.pruning.blocks import remove_blocks
-from workers.pruning.choosing import Scope
+from workers.pruning.choosing import Scope, by_root
 from workers.pruning.costs import Amount, Cost, cost_of
 from workers.pruning.following import follow
 from workers.pruning.groups import CannotFollow
@@ -34,7 +34,9 @@ class StructuredPruning(RecoverySettings, Method):
         "recovery: Hinton et al. 2015 (arXiv:1503.02531), section 2"
     )
 
-    amount: float = Field(0.5, gt=0, le=0.95, description="Share of the cost to remove.")
+    amount: float = Field(
+        0.5, ge=0, le=0.95, description="Share of the cost to remove; 0: only what layer_amounts says."
+    )
     amount_of: Amount = Field(
         "macs",
         description="The cost: multiply-accumulates, parameters, or the latency measured on the target.",
@@ -58,6 +60,12 @@ class StructuredPruning(RecoverySettings, Method):
         description="Residual blocks that go whole first, those that raise the loss on the calibration split "
         "least; channels make up the rest of the amount.",
     )
+    layer_amounts: dict[str, Annotated[float, Field(ge=0, le=0.95)]] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="Share of its channels that a layer loses, by its name, instead of what the amount would "
+        "take from it; what must stay as wide goes with it.",
+    )
     recalibrate: bool = Field(
         True, description="Take the statistics of BatchNorm anew, on training samples, without training."
     )
@@ -67,12 +75,20 @@ class StructuredPruning(RecoverySettings, Method):
         description="Layers to leave alone, by name, separated by commas; * stands for anything.",
     )
 
+    @model_validator(mode="after")
+    def _something_goes(self) -> Self:
+        if not self.amount and not self.layer_amounts:
+            raise ValueError("amount 0 removes nothing without layer_amounts")
+        return self
+
     @property
     def depends_on_target(self) -> bool:
         return self.amount_of == "latency"
 
     @property
     def left(self) -> Mapping[str, float]:
+        if not self.amount:
+            return {}
         return dict.fromkeys(("macs", "parameters", "size"), 1 - self.amount)
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
@@ -129,12 +145,17 @@ class _Pruning:
         )
 
     def _narrow(self, amount: float, number: int) -> None:
-        if self.removed >= amount:
+        if self.removed >= amount and not self.settings.layer_amounts:
             return
         context = self._part(number, 0.0, 0.3)
         scores = IMPORTANCES[self.settings.importance]().scores(self.graph, context)
         followed = follow(self.graph, self.sample, scores, self.keep)
         self.notes.extend(followed.notes)
+        rounds = self.settings.rounds
+        fixed = {
+            root: 1 - (1 - share) ** (1 / rounds)
+            for root, share in by_root(followed.groups, self.settings.layer_amounts).items()
+        }
         try:
             narrowed = narrow(
                 self.graph,
@@ -145,6 +166,7 @@ class _Pruning:
                 scope=self.settings.scope,
                 round_to=self.settings.round_to,
                 tell=context.tell,
+                fixed=fixed,
             )
         except CannotFollow as error:
             raise StepFailed(

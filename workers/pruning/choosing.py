@@ -1,29 +1,70 @@
 """Which channels go when a given share of them has to."""
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 
+from workers.errors import StepFailed
 from workers.pruning.groups import Group
 
 Scope = Literal["global", "uniform"]
 
 
-def choose(groups: Sequence[Group], share: float, scope: Scope, round_to: int) -> dict[str, list[int]]:
+def choose(
+    groups: Sequence[Group],
+    share: float,
+    scope: Scope,
+    round_to: int,
+    fixed: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, list[int]]:
     """For the root of every group, the channels that go.
 
+    fixed: the share of single groups, by root, whatever the others lose; of 0 nothing goes.
     uniform: every group loses `share` of its channels. global: `share` of all channels goes, wherever they
     matter least; a group's scores are divided by their mean, which makes groups comparable. Widths become the
     nearest multiple of `round_to`, never zero. Groups without scores stay whole.
     """
-    judged = [group for group in groups if len(group.scores)]
-    kept = _kept_globally(judged, share) if scope == "global" else [g.width * (1 - share) for g in judged]
+    judged = [group for group in groups if len(group.scores) and fixed.get(group.root, share) > 0]
+    free = [group for group in judged if group.root not in fixed]
+    if scope == "global" and free:
+        kept = dict(zip((group.root for group in free), _kept_globally(free, share), strict=True))
+    else:
+        kept = {}
     return {
-        group.root: group.channels(_weakest(group, width, math.lcm(group.parts, round_to)))
-        for group, width in zip(judged, kept, strict=True)
+        group.root: group.channels(
+            _weakest(
+                group,
+                kept.get(group.root, group.width * (1 - fixed.get(group.root, share))),
+                math.lcm(group.parts, round_to),
+            )
+        )
+        for group in judged
     }
+
+
+def by_root(groups: Sequence[Group], amounts: Mapping[str, float]) -> dict[str, float]:
+    """Amounts by any layer of a group, as amounts by its root. Raises StepFailed."""
+    roots = {layer: group.root for group in groups for layer in group.layers if len(group.scores)}
+    found: dict[str, float] = {}
+    for layer, amount in amounts.items():
+        if layer not in roots:
+            close = difflib.get_close_matches(layer, roots, n=3, cutoff=0.4) or list(roots)[:3]
+            raise StepFailed(
+                "structured_pruning: layer_amounts",
+                f"{layer!r} is no layer of this model that can become narrower.",
+                f"Similar names are {', '.join(close)}.",
+            )
+        if found.setdefault(roots[layer], amount) != amount:
+            raise StepFailed(
+                "structured_pruning: layer_amounts",
+                f"{layer!r} must stay as wide as {roots[layer]!r}, and they are to lose different shares.",
+                "Give one of them.",
+            )
+    return found
 
 
 def _kept_globally(groups: Sequence[Group], share: float) -> list[int]:

@@ -1,7 +1,8 @@
 """The smallest share of channels whose removal saves what was asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch.fx import GraphModule
@@ -37,15 +38,17 @@ def narrow(
     scope: Scope,
     round_to: int,
     tell: Callable[[Progress], None],
+    fixed: Mapping[str, float] = MappingProxyType({}),
 ) -> Narrowed | None:
     """A copy of `graph` with as few channels removed as save `amount`, or with all that can go.
 
+    fixed: the share that single groups lose, by root; with an amount of 0 only they do.
     None when not a single channel can go. Raises CannotFollow when a cut does not pass its comparison.
     """
     tried: dict[str, Narrowed] = {}
 
     def attempt(step: int) -> Narrowed:
-        dropped = choose(groups, step / cost.steps, scope, round_to)
+        dropped = choose(groups, step / cost.steps, scope, round_to, fixed)
         key = repr(dropped)  # many shares round to the same widths
         if key not in tried:
             narrowed = copied(graph)
@@ -53,8 +56,8 @@ def narrow(
             tried[key] = Narrowed(narrowed, cost.removed(narrowed))
         return tried[key]
 
-    low, high = 0, cost.steps - 1
-    if not any(choose(groups, high / cost.steps, scope, round_to).values()):
+    low, high = 0, cost.steps - 1 if amount > 0 else 0
+    if not any(choose(groups, high / cost.steps, scope, round_to, fixed).values()):
         return None
     best = attempt(high)
     while best.removed >= amount and high - low > 1:

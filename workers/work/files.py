@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 
 from db.models import Dataset as Row
+from db.models import Model
 from workers.assignment import Assignment
+from workers.base import Candidate, ModelSpec
 from workers.data import Dataset, open_dataset
-from workers.errors import DatasetRefused
+from workers.errors import DatasetRefused, ParedownError
+from workers.graph.importing import open_model
 from workers.work.fetching import stored
 
 
@@ -36,3 +39,11 @@ def open_data(assignment: Assignment, row: Row) -> Dataset:
             raise DatasetRefused(row.name, "is not a known dataset.", "Upload a .zip or an .npz.")
         return open_dataset(row.source, cache=cache, seed=row.seed)
     return open_dataset(placed(assignment, row.upload_sha256, row.source), cache=cache, seed=row.seed)
+
+
+def open_model_of(assignment: Assignment, model: Model) -> Candidate:
+    """Raises ParedownError for a model that was not checked."""
+    if model.file_sha256 is None or model.file_name is None:
+        raise ParedownError(model.name, "has not been checked yet, or was refused.", "See the page Models.")
+    file = placed(assignment, model.file_sha256, f"{model.id}{Path(model.file_name).suffix}")
+    return open_model(file, ModelSpec.model_validate(model.spec))

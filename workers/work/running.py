@@ -1,27 +1,24 @@
 """Kind `run`: a recipe applied to a model and a dataset, each stage kept as soon as it is finished."""
 
 import logging
-from pathlib import Path
 
 import torch
 from sqlalchemy.orm import Session
 
 from db import jobs, models_, runs
 from db.artifacts import Artifacts
-from db.models import Model, Run
+from db.models import Run
 from db.session import reading
 from workers.assignment import Assignment
-from workers.base import Candidate, Measurement, ModelSpec, Target
+from workers.base import Candidate, Measurement, Target
 from workers.calibration.calibrate import LOGITS, REPORT
 from workers.catalog import METHODS
 from workers.data import Dataset
-from workers.errors import ParedownError
-from workers.graph.importing import open_model
 from workers.measures.accuracy import answers_file
 from workers.pipeline import Event, Job, Stage, run
 from workers.places import USUAL, choose
 from workers.recipe import Recipe
-from workers.work.files import open_data, placed
+from workers.work.files import open_data, open_model_of
 from workers.work.pictures import keep_pictures
 from workers.work.rows import columns_of, threshold_columns
 
@@ -42,7 +39,7 @@ def do(assignment: Assignment) -> None:
         row = runs.whole(session, assignment.job.subject_id)
     assert row is not None
     assignment.tell("Opening the model")
-    model = _model(assignment, row.experiment.model)
+    model = open_model_of(assignment, row.experiment.model)
     assignment.tell("Reading the dataset")
     dataset = open_data(assignment, row.experiment.dataset)
     assignment.tell("Decoding the pictures")
@@ -142,13 +139,6 @@ class _Kept:
         return self.artifacts.add(file) if file.exists() else None
 
 
-def _model(assignment: Assignment, model: Model) -> Candidate:
-    if model.file_sha256 is None or model.file_name is None:
-        raise ParedownError(model.name, "has not been checked yet, or was refused.", "See the page Models.")
-    file = placed(assignment, model.file_sha256, f"{model.id}{Path(model.file_name).suffix}")
-    return open_model(file, ModelSpec.model_validate(model.spec))
-
-
 def _others(assignment: Assignment, recipe: Recipe, project_id: str) -> dict[str, Candidate]:
     """The further models that steps ask for; those that are not there are left to the pipeline to refuse."""
     found = {}
@@ -156,5 +146,5 @@ def _others(assignment: Assignment, recipe: Recipe, project_id: str) -> dict[str
         with reading(assignment.settings.database) as session:
             row = models_.named(session, project_id, str(name))
         if row is not None:
-            found[str(name)] = _model(assignment, row)
+            found[str(name)] = open_model_of(assignment, row)
     return found

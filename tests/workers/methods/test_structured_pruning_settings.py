@@ -110,6 +110,38 @@ def test_everything_kept_leaves_nothing_to_do(tmp_path: Path) -> None:
         prune(chain(), tmp_path, keep="*")
 
 
+def test_amounts_of_single_layers_alone(tmp_path: Path) -> None:
+    """Widths 32 and 64: a quarter of one goes, nothing of the other, whatever the rounding of widths."""
+    after = prune(chain(), tmp_path, amount=0, layer_amounts={"0": 0.25})
+    first, second, _ = widths(after.graph).values()  # type: ignore[arg-type]
+    assert (first, second) == (24, 64)
+    odd = prune(chain(30, 50), tmp_path, amount=0, layer_amounts={"3": 0.5}, round_to=8)
+    assert [*widths(odd.graph).values()][:2] == [30, 24]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+def test_a_layers_own_amount_holds_beside_that_of_all(scope: str, tmp_path: Path) -> None:
+    after = prune(chain(), tmp_path, amount=0.5, layer_amounts={"3": 0}, scope=scope)
+    first, second, _ = widths(after.graph).values()  # type: ignore[arg-type]
+    assert second == 64
+    assert 1 - chain_macs(first, second) / chain_macs(32, 64) >= 0.5
+
+
+def test_amounts_of_layers_are_reached_over_rounds(tmp_path: Path) -> None:
+    after = prune(chain(), tmp_path, amount=0, layer_amounts={"3": 0.75}, rounds=2)
+    assert [*widths(after.graph).values()][:2] == [32, 16]  # type: ignore[arg-type]
+
+
+def test_layer_amounts_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match=r"'7' is no layer .* narrower.*Similar names are 0, 3"):
+        prune(chain(), tmp_path, layer_amounts={"7": 0.5})  # gives the logits
+    net = resnet()
+    with pytest.raises(StepFailed, match="must stay as wide as"):
+        prune(net, tmp_path, layer_amounts={"conv1": 0.5, "layer1.0.conv2": 0.25})
+    with pytest.raises(ValueError, match="amount 0 removes nothing"):
+        StructuredPruning(amount=0)
+
+
 def test_whole_blocks_go_first_and_channels_make_up_the_rest(tmp_path: Path) -> None:
     after = prune(resnet(), tmp_path, remove_blocks=2, amount=0.7)
     assert after.graph is not None

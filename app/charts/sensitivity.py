@@ -1,0 +1,117 @@
+"""Layers down, what was done to one of them alone across; the colour is what that costs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import altair as alt
+import pandas as pd
+
+from app import numbers
+from app.charts.theme import BETTER, NEUTRAL, OKABE_ITO, WORSE, themed
+from workers.sensitivity.table import INT8, SHARES, Cell, Row, Table, pruned_by
+
+ROW_PX, FRAME_PX = 24, 60
+#: Name of the selection: `layer` and `change` of the cell that was clicked.
+CELL = "cell"
+CHANGES = (*(pruned_by(share) for share in SHARES), INT8)
+
+
+@dataclass(frozen=True)
+class View:
+    """One number of the cells. value: of a cell, given the table; None where it was not taken.
+
+    nothing: the value at which nothing changed.
+    """
+
+    title: str
+    value: Callable[[Table, Cell], float | None]
+    text: Callable[[float], str]
+    nothing: float = 0.0
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−") if round(points, 1) else "0.0"
+
+
+VIEWS: Mapping[str, View] = {
+    "accuracy": View(
+        "Points of accuracy", lambda table, cell: 100 * (cell.accuracy - table.accuracy), _signed
+    ),
+    "kl": View("KL divergence of the answers", lambda _, cell: cell.divergence, lambda value: f"{value:.2g}"),
+    "time": View(
+        "Time, as a multiple of the whole model's",
+        lambda _, cell: cell.ratio,
+        lambda value: f"{value:.2f}",
+        1.0,
+    ),
+}
+
+
+def sensitivity_map(table: Table, view: str) -> alt.LayerChart:
+    """A click on a cell selects it; a layer that goes with another one has no cells of its own to prune."""
+    shown = VIEWS[view]
+    frame = pd.DataFrame([_entry(table, row, cell, shown) for row in table.rows for cell in row.cells])
+    away = (frame["value"] - shown.nothing).abs()
+    most = max(float(away.max()) if away.notna().any() else 0.0, 1e-9)
+    frame["strong"] = away > 0.55 * most
+    costly = shown.nothing + most if view != "accuracy" else -most
+    scale = {
+        "accuracy": alt.Scale(domain=[costly, 0, most], range=[OKABE_ITO[3], "#F6E7DC", BETTER]),
+        "kl": alt.Scale(domain=[0, most], range=["#F6E7DC", OKABE_ITO[3]]),
+        "time": alt.Scale(domain=[1 - most, 1, 1 + most], range=[BETTER, "#EEEEEE", WORSE]),
+    }[view]
+    base = alt.Chart(frame).encode(
+        x=alt.X(
+            "change:N", title=None, sort=list(CHANGES), scale=alt.Scale(domain=list(CHANGES)),
+            axis=alt.Axis(labelAngle=0, orient="top", ticks=False, domain=False, labelFontSize=12),
+        ),
+        y=alt.Y(
+            "layer:N", title=None, sort=[row.layer for row in table.rows],
+            scale=alt.Scale(domain=[row.layer for row in table.rows]),
+            axis=alt.Axis(labelLimit=220, labelOverlap=False, ticks=False, domain=False),
+        ),
+        tooltip=alt.Tooltip("hover:N"),
+    )  # fmt: skip
+    picked = alt.selection_point(name=CELL, fields=["layer", "change"], on="click", toggle=False)
+    cells = (
+        base.mark_rect(cornerRadius=2, cursor="pointer", stroke="transparent", strokeWidth=1)
+        .encode(
+            color=alt.condition(
+                "isValid(datum.value)",
+                alt.Color("value:Q", scale=scale, legend=None),
+                alt.value("transparent"),
+            )
+        )
+        .add_params(picked)
+    )
+    text = base.mark_text(fontSize=11).encode(
+        text="text:N",
+        color=alt.when("!isValid(datum.value)")
+        .then(alt.value(NEUTRAL))
+        .when("datum.strong")
+        .then(alt.value("white"))
+        .otherwise(alt.value("#1b2733")),
+    )
+    chart = cast("alt.LayerChart", alt.layer(cells, text))
+    return themed(chart, ROW_PX * len(table.rows) + FRAME_PX)
+
+
+def _entry(table: Table, row: Row, cell: Cell, shown: View) -> dict[str, object]:
+    value = None if cell.why else shown.value(table, cell)
+    with_it = f", with {', '.join(row.coupled)}" if row.coupled and cell.share is not None else ""
+    done = "in int8" if cell.share is None else f"{cell.change} pruned{with_it}"
+    told = cell.why or " · ".join(
+        [
+            f"accuracy {numbers.share(cell.accuracy)} ({numbers.points(cell.accuracy - table.accuracy)})",
+            f"KL {cell.divergence:.2g}",
+            "not timed" if cell.ratio is None else f"time {numbers.faster(cell.ratio)}",
+        ]
+    )
+    return {
+        "layer": row.layer,
+        "change": cell.change,
+        "value": value,
+        "text": "–" if value is None else shown.text(value),
+        "hover": f"{row.layer} {done}: {told}",
+    }

@@ -1,0 +1,112 @@
+"""The page Sensitivity: before a run, before a table, with one; and what a choice does to a recipe."""
+
+import json
+
+import pytest
+
+from app import session
+from app.recipes import Plain, chips, whole, with_layer
+from db import analyses, jobs, runs
+from db.models import Stage
+from tests.app.views.conftest import Open
+from tests.app.views.test_tradeoffs import texts
+from workers.sensitivity.table import INT8, Cell, Row, Table, pruned_by
+
+TARGET = {"host": "3f2a91bc", "device": "cpu", "runtime": "onnxruntime", "version": "1.32.0"}
+Visited = list[tuple[str, dict[str, str] | None]]
+
+
+@pytest.fixture
+def stage(experiment: str) -> Stage:
+    with session.reading() as opened:
+        found = runs.baseline_stage(opened, experiment)
+    assert found is not None
+    return found
+
+
+def keep(stage: Stage, *, whole: bool = True) -> None:
+    rows = (
+        Row(layer="conv1", root="conv1", coupled=("conv2",), width=16, cells=cells(0.9, 0.8, 0.3)),
+        Row(layer="conv2", root="conv1", coupled=("conv1",), width=16, cells=cells()),
+        Row(layer="conv3", root="conv3", width=32, cells=cells(0.95, 0.94, 0.6)),
+        Row(layer="fc", width=10, cells=cells()),
+    )
+    table = Table(accuracy=0.95, samples=512, rows=rows, notes=("Told by the analysis.",), whole=whole)
+    document = table.model_dump(mode="json")
+    with session.writing() as opened:
+        analyses.save(opened, "sensitivity", "key", stage_id=stage.id, target=TARGET, document=document)
+
+
+def cells(*accuracies: float) -> tuple[Cell, ...]:
+    pruned = [
+        Cell(change=pruned_by(share), share=share, accuracy=accuracy, divergence=0.1, ratio=0.9)
+        for share, accuracy in zip((0.25, 0.5, 0.75), accuracies, strict=False)
+    ]
+    return (*pruned, Cell(change=INT8, accuracy=0.949, divergence=0.001))
+
+
+def test_without_a_run_it_says_what_to_do(visit: Open) -> None:
+    assert "Queue a run" in visit("sensitivity").info[0].value
+
+
+def test_it_is_asked_for_with_its_settings(visit: Open, stage: Stage, woken: list[str]) -> None:
+    page = visit("sensitivity")
+    page.number_input[0].set_value(256).run()
+    page.button[0].click().run()
+    with session.reading() as opened:
+        job = jobs.latest(opened, [stage.id], "sensitivity")[stage.id]
+    assert woken == [job.id]
+    assert job.request == {"samples": 256, "timing_seconds": 300.0}
+    assert [button.label for button in page.button] == ["Cancel"]
+
+
+def test_a_table_is_told(visit: Open, stage: Stage, experiment: str) -> None:
+    keep(stage, whole=False)
+    page = visit("sensitivity", experiment=experiment)
+    told = texts(page)
+    assert "Half of its channels costs conv3 least (−1.0 points) and conv1 most (−15.0 points)" in told
+    assert "4 layers so far" in told
+    assert "Told by the analysis." in told
+    shown = page.dataframe[0].value.set_index("Layer")
+    assert shown.loc["conv1", pruned_by(0.75)] == pytest.approx(-65)
+    assert shown.loc["conv2", INT8] == pytest.approx(-0.1)
+    assert shown["Goes with"].to_dict() == {"conv1": "", "conv2": "conv1", "conv3": "", "fc": "not pruned"}
+    page.segmented_control[0].set_value("time").run()
+    assert page.dataframe[0].value.set_index("Layer").loc["conv1", pruned_by(0.5)] == 0.9
+    assert page.query_params["by"] in ("time", ["time"])
+
+
+def test_a_choice_leads_to_a_recipe(visit: Open, stage: Stage, experiment: str, visited: Visited) -> None:
+    keep(stage)
+    recipe = {"name": "Mine", "steps": [{"method": "structured_pruning", "amount": 0.4}]}
+    page = visit("sensitivity", experiment=experiment, recipe=json.dumps(recipe), runtime="openvino")
+    page.selectbox[1].set_value("conv3").run()
+    page.selectbox[2].set_value(pruned_by(0.25)).run()
+    page.button[-1].click().run()
+    place, query = visited[-1]
+    assert (place, query and query["runtime"]) == ("views/new_run.py", "openvino")
+    assert query is not None
+    made = json.loads(query["recipe"])
+    assert made["name"] == "Mine"
+    assert (made["steps"][0]["amount"], made["steps"][0]["layer_amounts"]) == (0.4, {"conv3": 0.25})
+    whole(made)  # New run takes it
+
+
+def test_a_layer_in_a_new_recipe_and_another_one_in_the_same() -> None:
+    empty: Plain = {"name": "conv1 50 %", "steps": []}
+    once = with_layer(empty, "conv1", 0.5)
+    assert once is not None
+    (step,) = once["steps"]
+    assert (step["amount"], step["round_to"], step["layer_amounts"]) == (0.0, 1, {"conv1": 0.5})
+    twice = with_layer(once, "conv3", 0.25)
+    assert twice is not None
+    assert twice["steps"][0]["layer_amounts"] == {"conv1": 0.5, "conv3": 0.25}
+    assert chips(twice) == ["Structured pruning, 2 layers"]
+    assert empty["steps"] == []
+    both = with_layer(twice, "fc", None)
+    assert both is not None
+    assert [step["method"] for step in both["steps"]] == ["structured_pruning", "quantization"]
+    again = with_layer(both, "conv1", None)
+    assert again is not None
+    assert again["steps"][1]["keep_in_float"] == "fc, conv1"
+    whole(again)

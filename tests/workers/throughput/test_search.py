@@ -1,0 +1,132 @@
+"""Visits to real sessions and to sessions whose time is known."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from workers import turns
+from workers.base import Runtime, Session
+from workers.errors import ModelRefused
+from workers.runtimes.onnxruntime import OnnxRuntime
+from workers.throughput.grid import Cell
+from workers.throughput.search import measure_grid, possible_batches
+
+SAMPLES = np.random.default_rng(0).normal(size=(48, 256)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def own_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LOCK_FOLDER", str(tmp_path))
+
+
+class Sleeping(Runtime):
+    """A call takes as long as it is told, and takes no processor: streams do not hinder each other."""
+
+    title, package, install = "Sleeping", "numpy", ""
+
+    def __init__(self, seconds: Callable[[int, int], float]) -> None:
+        self.seconds = seconds
+
+    def open(self, file: Path, *, threads: int, optimize: bool = True) -> Session:  # noqa: ARG002
+        seconds = self.seconds
+
+        class Opened(Session):
+            def run(self, inputs: np.ndarray) -> np.ndarray:
+                time.sleep(seconds(threads, len(inputs)))
+                return np.zeros((len(inputs), 2))
+
+        return Opened()
+
+
+def by_way(cells: tuple[Cell, ...]) -> dict[tuple[int, int, int], Cell]:
+    return {(cell.way.streams, cell.way.threads, cell.way.batch): cell for cell in cells}
+
+
+def test_rates_of_known_calls_add_up_over_streams_and_samples() -> None:
+    """2 ms a call and a batch of b: b / 2 ms, twice that with two streams."""
+    grid = measure_grid(Sleeping(lambda *_: 0.002), Path(), SAMPLES, cores=2, seconds=1.5)
+    found = by_way(grid.cells)
+    assert len(found) == 18
+    for (streams, _, batch), cell in found.items():
+        ideal = streams * batch / 0.002
+        assert 0.4 * ideal < cell.samples_per_s <= ideal
+        assert cell.low <= cell.samples_per_s <= cell.high
+        assert 2 <= cell.p50_ms < 5
+    assert (grid.notes, grid.cores) == ((), 2)
+
+
+def test_a_p99_comes_with_662_calls_and_not_before() -> None:
+    grid = measure_grid(Sleeping(lambda *_: 0), Path(), SAMPLES, cores=1, seconds=1.0)
+    assert all((cell.p99_ms is None) == (cell.calls < 662) for cell in grid.measured)
+    assert any(cell.p99_ms is not None for cell in grid.measured)
+
+
+def test_time_left_goes_to_cells_that_may_be_best() -> None:
+    """Time grows faster than the batch: batch 1 is best under every limit, the others under none."""
+    grid = measure_grid(Sleeping(lambda _, batch: 0.001 * batch**2), Path(), SAMPLES, cores=1, seconds=6)
+    found = by_way(grid.cells)
+    assert found[1, 1, 1].calls > 10 * found[1, 1, 4].calls
+    assert found[1, 1, 32].calls == 4  # two visits
+
+
+def test_what_the_budget_does_not_reach_is_not_measured() -> None:
+    grid = measure_grid(Sleeping(lambda *_: 0.05), Path(), SAMPLES, cores=2, seconds=0.3)
+    unseen = [cell for cell in grid.cells if not cell.calls]
+    assert 0 < len(unseen) < len(grid.cells) == 18
+    assert all(cell.samples_per_s == 0 for cell in unseen)
+    assert grid.notes == (f"{len(unseen)} of 18 cells were not reached within 0.3 seconds.",)
+
+
+def matrix(path: Path, batch: int | str = "N", *, rows: int = -1) -> Path:
+    """input (batch, 256) -> reshaped to (rows, 256) -> times a square matrix, eight times over."""
+    weight = numpy_helper.from_array(np.eye(256, dtype=np.float32), "weight")
+    shape = numpy_helper.from_array(np.array([rows, 256]), "shape")
+    nodes = [helper.make_node("Reshape", ["input", "shape"], ["x0"])]
+    nodes += [helper.make_node("MatMul", [f"x{n}", "weight"], [f"x{n + 1}"]) for n in range(8)]
+    nodes.append(helper.make_node("Identity", ["x8"], ["logits"]))
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, 256])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 256])],
+        [weight, shape],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def test_one_sample_on_one_thread_agrees_with_its_latency(tmp_path: Path) -> None:
+    """Against a plain loop on the same file, by a wide margin: neighbours are at work."""
+    file = matrix(tmp_path / "net.onnx")
+    cell = by_way(measure_grid(OnnxRuntime(), file, SAMPLES, cores=1, seconds=1.0).cells)[1, 1, 1]
+    session = OnnxRuntime().open(file, threads=1)
+    times = []
+    for number in range(300):
+        start = time.perf_counter()
+        session.run(SAMPLES[number % 48][None])
+        times.append(time.perf_counter() - start)
+    assert 0.2 < cell.samples_per_s * float(np.mean(times)) < 5
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "takes", "refuses"),
+    [("N", -1, [1, 2, 4, 8, 16, 32], []), (4, -1, [4], [1, 2, 8, 16, 32]), ("N", 1, [1], [2, 4, 8, 16, 32])],
+    ids=["dynamic", "fixed", "fixed inside"],
+)
+def test_batches_are_what_the_file_takes(
+    tmp_path: Path, batch: int | str, rows: int, takes: list[int], refuses: list[int]
+) -> None:
+    file = matrix(tmp_path / "net.onnx", batch, rows=rows)
+    found, notes = possible_batches(OnnxRuntime(), file, SAMPLES)
+    assert found == takes
+    assert [", ".join(map(str, refuses)) in note for note in notes] == [True] * bool(refuses)
+
+
+def test_a_file_that_runs_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="runs no batch"):
+        measure_grid(OnnxRuntime(), matrix(tmp_path / "net.onnx", 3), SAMPLES, cores=1, seconds=0.1)

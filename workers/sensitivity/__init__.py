@@ -1,0 +1,1 @@
+"""What accuracy and time do when one layer alone is pruned or quantized."""
