@@ -61,7 +61,7 @@ class StructuredPruning(RecoverySettings, Method):
         "least; channels make up the rest of the amount.",
     )
     layer_amounts: dict[str, Annotated[float, Field(ge=0, le=0.95)]] = Field(
-        default_factory=dict,
+        {},
         max_length=1000,
         description="Share of its channels that a layer loses, by its name, instead of what the amount would "
         "take from it; what must stay as wide goes with it.",
