@@ -93,17 +93,14 @@ def _actions(run: Run, job: Job | None) -> None:
             st.rerun()
         if st.button("Duplicate and edit", icon=":material/content_copy:"):
             st.switch_page("views/new_run.py", query_params=_link(run, job))
-        if (
-            job is not None
-            and job.state == "done"
-            and st.button("Show in trade-offs", icon=":material/scatter_plot:")
-        ):
+        if job is not None and job.state == "done":
             last = run.stages[-1].own.id if run.stages else ""
-            params = {"experiment": run.experiment_id, "variant": last}
-            st.switch_page("views/tradeoffs.py", query_params=params)
+            if st.button("Show in trade-offs", icon=":material/scatter_plot:"):
+                params = {"experiment": run.experiment_id, "variant": last}
+                st.switch_page("views/tradeoffs.py", query_params=params)
+            if st.button("Where the time goes", icon=":material/timer:"):
+                st.switch_page("views/profile.py", query_params={"variant": last})
         measure_on(run.id, key=run.id)
-        if run.stages and st.button("Where the time goes", icon=":material/timer:"):
-            st.switch_page("views/profile.py", query_params={"variant": run.stages[-1].own.id})
 
 
 def _link(run: Run, job: Job | None) -> dict[str, str]:

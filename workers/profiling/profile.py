@@ -83,16 +83,20 @@ def _profile(recording: Recording, layers: Layers, peaks: Peaks) -> Profile:
         added=_together(added),
         peaks=peaks,
         calls=sum(map(len, recording.calls)),
-        marks=("contended",) * (recording.disturbed > CONTENDED_SHARE)
-        + ("unpinned",) * (not recording.pinned),
+        marks=_marks(recording),
     )
+
+
+def _marks(recording: Recording) -> tuple[str, ...]:
+    contended = recording.disturbed > CONTENDED_SHARE
+    return ("contended",) * contended + ("unpinned",) * (not recording.pinned)
 
 
 def _row(recording: Recording, key: str, layer: Layer, peaks: Peaks) -> LayerTime:
     taken = [[call[key] for call in calls if key in call] for calls in recording.calls]
     reached = sum(map(len, taken)) / sum(map(len, recording.calls))
     sittings_ms = [typical(times) / 1000 for times in taken if times]
-    ms = float(np.mean(sittings_ms))
+    ms = float(np.median(sittings_ms))  # one sitting may meet a busy neighbour
     error_ms = stats.sem(sittings_ms) if len(sittings_ms) > 1 else 0.0
     spread_ms = float(error_ms * stats.t.ppf(0.975, max(1, len(sittings_ms) - 1)))
     return LayerTime(
@@ -132,11 +136,11 @@ def _whole_ms(recording: Recording) -> float:
     """Mean per sample; calls that ran other operators are other ways through a file with exits."""
     ways: dict[frozenset[str], list[list[float]]] = {}
     for sitting, (calls, whole_us) in enumerate(zip(recording.calls, recording.whole_us, strict=True)):
-        for call, taken_us in zip(calls, whole_us, strict=True):
+        for call, taken_us in zip(calls, whole_us.tolist(), strict=True):
             way = ways.setdefault(frozenset(call), [[] for _ in recording.calls])
-            way[sitting].append(float(taken_us))
+            way[sitting].append(taken_us)
     total = sum(map(len, recording.calls))
     return sum(
-        sum(map(len, way)) / total * float(np.mean([typical(taken) for taken in way if taken])) / 1000
+        sum(map(len, way)) / total * float(np.median([typical(taken) for taken in way if taken])) / 1000
         for way in ways.values()
     )
