@@ -4,6 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import session
+from app.components import graph_link
 from app.profiles import compared, layers_frame, left_to_win, sentence
 from db import jobs, runs, variants
 from db.models import Job
@@ -84,6 +85,14 @@ def test_two_files_beside_each_other(visit: Open, stages: list[tuple[str, str]])
     assert button(page, "Profile again")
     page.segmented_control(key="colour").set_value("Precision").run()
     assert not page.exception
+
+
+def test_without_netron_a_sentence_says_how_to_get_it(
+    visit: Open, stages: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "netron" not in texts(visit("profile", variant=stages[2][1]))
+    monkeypatch.setattr(graph_link, "netron_folder", lambda: None)
+    assert "pip install 'paredown[graph]'" in texts(visit("profile", variant=stages[2][1]))
 
 
 def test_times_of_two_sessions_are_not_compared(visit: Open, stages: list[tuple[str, str]]) -> None:
