@@ -76,6 +76,13 @@ def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
     return f"{value:.{0 if place == 0 else 1}f}{NARROW}{units[place]}".strip()
 
 
+def duration(seconds: float) -> str:
+    """Roughly: 40 s, 12 min, 1.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))}{NARROW}s"
+    return f"{seconds / 60:.0f}{NARROW}min" if seconds < 5400 else f"{seconds / 3600:.1f}{NARROW}h"
+
+
 def age(then: float) -> str:
     """Since a time in seconds since 1970: 3 min."""
     seconds = max(0.0, time.time() - then)

@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 
 from db import workers
 from db.clock import seconds_now
-from db.models import ENDED, Job, Point
+from db.models import ENDED, Job, Point, Worker
 
 LEASE_SECONDS = 10.0
 #: After so many lost workers without a new epoch or stage in between, the job itself is at fault.
 MAX_LOSSES = 3
+#: Kinds of jobs that give way to all others.
+PATIENT = ("predictor",)
 
 
 def add(session: Session, kind: str, subject_id: str, *, queue: str, request: Mapping[str, Any]) -> Job:
@@ -56,8 +58,12 @@ def claim(session: Session, job_id: str, worker: str) -> int | None:
 
 
 def claim_next(session: Session, queues: Sequence[str], worker: str) -> tuple[str, int] | None:
-    """Take the oldest queued job of these queues; (id, attempt), or None when there is none."""
-    waiting = select(Job.id).where(Job.state == "queued", Job.queue.in_(queues)).order_by(Job.created_at)
+    """Take the oldest queued job of these queues; (id, attempt), or None when there is none.
+
+    What nobody waits for comes last.
+    """
+    waiting = select(Job.id).where(Job.state == "queued", Job.queue.in_(queues))
+    waiting = waiting.order_by(Job.kind.in_(PATIENT), Job.created_at)
     for job_id in session.scalars(waiting.limit(10)).all():
         attempt = claim(session, job_id, worker)
         if attempt is not None:
@@ -109,6 +115,13 @@ def end(
 def release(session: Session, job_id: str, attempt: int) -> bool:
     """Give a job of ours back to the queue, e.g. when its worker is told to stop."""
     return _changed(session, _own(job_id, attempt).values(**_WAITING))
+
+
+def others_wait(session: Session, worker: str) -> bool:
+    """True when a patient job of this worker keeps another one waiting."""
+    queues = session.scalar(select(Worker.queues).where(Worker.id == worker)) or []
+    waiting = select(Job.id).where(Job.state == "queued", Job.queue.in_(queues), Job.kind.not_in(PATIENT))
+    return session.scalar(waiting.limit(1)) is not None
 
 
 def lose(session: Session, job_id: str, attempt: int, what: str) -> bool:

@@ -253,3 +253,18 @@ class Point(Base):
     stage: Mapped[int]
     epoch: Mapped[int]
     values: Mapped[dict[str, Any]]
+
+
+class Predictor(Noun, Base):
+    """What forms guess the latency of a model's recipes from.
+
+    code: of the workers; other code builds anew. key: of all that the table depends on; equal ones have equal
+    tables. table: None until it is built.
+    """
+
+    __tablename__ = "predictor"
+    __table_args__ = (UniqueConstraint("model_id", "code"),)
+    model_id: Mapped[str] = mapped_column(ForeignKey("model.id", ondelete="CASCADE"))
+    code: Mapped[str]
+    key: Mapped[str | None] = mapped_column(index=True)
+    table: Mapped[dict[str, Any] | None]

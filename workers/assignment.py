@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import jobs
 from db.models import Job
-from db.session import transaction
+from db.session import reading, transaction
 from db.settings import Settings
 
 SECONDS_BETWEEN_WRITES = 0.5
@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 class NoLongerOurs(Exception):
     """Another worker has this job by now, or it has ended; nothing may be written any more."""
+
+
+class GaveWay(Exception):
+    """Somebody waits for another job; this one goes back to the queue."""
 
 
 @dataclass
@@ -62,6 +66,12 @@ class Assignment:
                 jobs.point(session, self.job.id, *point)
             change(session)
         self.job.stage, self.job.share, self.job.text = stage, share, text
+
+    def give_way(self) -> None:
+        """For jobs that nobody waits for. Raises GaveWay when somebody waits for another one."""
+        with reading(self.settings.database) as session:
+            if self.job.worker and jobs.others_wait(session, self.job.worker):
+                raise GaveWay
 
     def write_regularly(self) -> None:
         """In a thread of its own: the first thing at once, later ones after a pause, the last one too."""

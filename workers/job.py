@@ -17,13 +17,14 @@ from db import jobs, workers
 from db.models import Job
 from db.session import reading, transaction
 from db.settings import Settings
-from workers.assignment import Assignment, NoLongerOurs
+from workers.assignment import Assignment, GaveWay, NoLongerOurs
 from workers.errors import ParedownError
 from workers.turns import training_turn
 
 #: kind -> the module with its `do(assignment)`.
 KINDS = {
     "import": "workers.work.importing",
+    "predictor": "workers.work.predicting",
     "run": "workers.work.running",
     "measure": "workers.work.measuring",
     "thresholds": "workers.work.thresholds",
@@ -59,6 +60,11 @@ def perform(assignment: Assignment) -> None:
         assignment.write()
     except NoLongerOurs:
         log.warning("The job is no longer ours.")
+        return
+    except GaveWay:
+        with transaction(assignment.settings.database) as session:
+            jobs.release(session, job.id, assignment.attempt)
+        log.info("gave way")
         return
     except ParedownError as problem:
         log.exception("Failed")

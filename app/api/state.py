@@ -1,7 +1,8 @@
 """What open pages poll: one small JSON per topic, kept for a moment so that many pages cost one query.
 
 `version` changes when a page must be drawn again; `jobs` holds, by id, what moves in between. Topics:
-`models`, `data`, `runs`, `runs/<run id>`, `targets`. That of one run also counts the `points` of its curves.
+`models`, `data`, `runs`, `runs/<run id>`, `targets`, `predictors`. That of one run also counts the
+`points` of its curves.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from app.session import reading
 from app.waiting import sentence
 from db import jobs, workers
 from db.models import Job
+from db.predictors import KIND
 
 PREFIX = "/api/state/"
 FRESH_SECONDS = 0.4
@@ -92,6 +94,10 @@ def _of_kinds(session: Session, kinds: tuple[str, ...]) -> Answer:
     return [sorted(jobs.count_by_state(session, kinds).items()), [_standing(job) for job in moving]], moving
 
 
+def _predictors(session: Session) -> Answer:
+    return _of_kinds(session, (KIND,))
+
+
 def _one_run(session: Session, run_id: str) -> Answer:
     found = [*jobs.latest(session, [run_id]).values(), *jobs.measuring(session, run_id)]
     return [_standing(job) for job in found], found
@@ -113,4 +119,5 @@ TOPICS: dict[str, Callable[[Session], Answer]] = {
     "data": _imports,
     "runs": _runs,
     "targets": _targets,
+    "predictors": _predictors,
 }

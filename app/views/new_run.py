@@ -11,6 +11,7 @@ from app.components.estimate_panel import estimate_panel
 from app.components.linked import linked_choice
 from app.components.recipe_chain import recipe_chain
 from app.components.runtime_choice import place_choice
+from app.predicting import outlook
 from app.queueing import queue_runs
 from app.recipes import AMOUNTS, Plain, has_amount, refusal, with_amount
 from db import datasets, models_, runs, variants, workers
@@ -39,7 +40,9 @@ def main() -> None:
         known = {name: measured.get(name, facts.get(name)) for name in ("macs", "parameters", "size")}
         trainable = (model.file_name or "").endswith(".pt2")
         with st.container(key="expect"):  # stays in sight, see look.css
-            estimate_panel(recipe, known, trainable=trainable, online=online)
+            expected = outlook(model, dataset, pair.get((model.id, dataset.id)), recipe, online)
+            place = target or runtime  # of machines elsewhere nothing is guessed
+            estimate_panel(recipe, known, expected, runtime=place, trainable=trainable, online=online)
             _queue(model, dataset, recipe, runtime, target, can_run=trainable or not recipe["steps"])
             experiment = pair.get((model.id, dataset.id))
             if experiment is not None and trainable:

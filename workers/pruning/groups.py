@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class Group:
     root: a layer of the group; its channels name those of all. layers: all whose width changes.
     parts: the channels fall into so many equal parts that lose evenly, as grouped convolutions need.
     scores: (width / parts,) importance of a channel, the mean over parts; empty when no layer has any.
+    readers: the layers that read the channels, with how many of their inputs these are.
     """
 
     root: str
@@ -40,6 +41,7 @@ class Group:
     width: int
     parts: int
     scores: Tensor
+    readers: Mapping[str, int] = field(default_factory=dict)
 
     def channels(self, slots: Tensor) -> list[int]:
         """The channels at `slots`, 0 … width / parts - 1, of every part."""
@@ -150,7 +152,8 @@ def _group(
             total.index_add_(0, torch.tensor(item.root_idxs), per_channel[item.idxs])
         judged = True
     mean = total.view(parts, -1).mean(0)
-    return Group(root, tuple(sorted(layers)), width, parts, mean if judged else torch.empty(0))
+    readers = {names[item.dep.target.module]: len(item.idxs) for item in found if item.dep.handler in _IN}
+    return Group(root, tuple(sorted(layers)), width, parts, mean if judged else torch.empty(0), readers)
 
 
 def _of_outputs(score: Tensor) -> Tensor:

@@ -1,0 +1,110 @@
+"""What the form says of a recipe before it is queued: from the table of its model, and from earlier runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import mean
+from typing import Any
+
+import app.session
+from app.queueing import queue_for
+from db import jobs, predictors
+from db.models import Dataset, Job, Model
+from db.models import Predictor as Row
+from workers.base import Method, Target
+from workers.prediction.expecting import Expected, Predictor
+from workers.prediction.table import Table
+from workers.prediction.training import earlier, training_seconds
+from workers.recipe import Recipe
+from workers.stages import code_sha256
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far the guesses were from what was measured: the mean of absolute errors, as a share."""
+
+    error: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """expected: None until the table is there. job: that builds it. target: that it is about.
+
+    training_s: None where nothing tells it.
+    """
+
+    expected: Expected | None
+    job: Job | None
+    target: Target | None
+    check: Check | None
+    training_s: float | None
+
+
+def outlook(
+    model: Model, dataset: Dataset, experiment_id: str | None, recipe: Mapping[str, Any], online: set[str]
+) -> Outlook:
+    """Asks for the table where there is none and a worker is online."""
+    steps = Recipe.model_validate(recipe).steps
+    predictor, job = _predictor_of(model, online)
+    queue = queue_for(recipe, online)
+    with app.session.reading() as session:
+        stages = predictors.trained_stages(session, experiment_id or "")
+        measured = predictors.measured_ratios(session, model.id) if predictor else []
+    here = predictor is not None and predictor.table.device == ("cuda" if queue == "gpu" else "cpu")
+    samples = (dataset.facts or {}).get("splits")
+    known = earlier(stages, queue)
+    timed = predictor if here and samples else None
+    return Outlook(
+        expected=None if predictor is None else predictor.expect(steps),
+        job=job,
+        target=None if predictor is None else predictor.table.target,
+        check=None if predictor is None else check(predictor, measured),
+        training_s=training_seconds(steps, known, samples or {}, timed),
+    )
+
+
+def check(predictor: Predictor, measured: Sequence[tuple[str, list[Any], float, Any]]) -> Check | None:
+    """measured: as `db.predictors.measured_ratios` gives it. None of it was used to build the table."""
+    errors: dict[str, float] = {}
+    for run, plain, ratio, target in measured:
+        if not target or Target.model_validate(target) != predictor.table.target:
+            continue
+        steps = _steps(plain)
+        # With exits it is the mean over the samples that was measured.
+        if steps is None or any(step.family == "early_exit" for step in steps):
+            continue
+        guessed = predictor.expect(steps).ratio
+        if guessed is not None:
+            errors[run] = abs(guessed / ratio - 1)  # of a run the last stage counts
+    return Check(mean(errors.values()), len(errors)) if errors else None
+
+
+def _steps(plain: list[Any]) -> Sequence[Method] | None:
+    try:
+        return Recipe.model_validate({"steps": plain}).steps
+    except ValueError:  # a run of long ago, with settings that are no more
+        return None
+
+
+def _predictor_of(model: Model, online: set[str]) -> tuple[Predictor | None, Job | None]:
+    code = code_sha256()
+    with app.session.reading() as session:
+        row = predictors.of_model(session, model.id, code)
+    if row is None and online and (model.file_name or "").endswith(".pt2"):
+        with app.session.writing() as session:
+            row = predictors.ask(session, model.id, code, queue="cpu")
+    if row is None:
+        return None, None
+    if row.table is not None:
+        return _ready(row.id), None
+    with app.session.reading() as session:
+        return None, jobs.latest(session, [row.id]).get(row.id)
+
+
+@lru_cache(maxsize=32)
+def _ready(predictor_id: str) -> Predictor:
+    """A table does not change; the fit through it takes longer than asking it."""
+    with app.session.reading() as session:
+        row = session.get_one(Row, predictor_id)
+    return Predictor(Table.model_validate(row.table))

@@ -1,0 +1,83 @@
+"""What is said to the database about predictors, and about the runs that they are held against."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import jobs
+from db.models import Experiment, Job, Measurement, Predictor, Run, Stage, Variant
+
+KIND = "predictor"
+#: Of a model, the newest runs that its predictor is held against.
+MOST_RUNS = 50
+
+
+def of_model(session: Session, model_id: str, code: str) -> Predictor | None:
+    return session.scalar(select(Predictor).where(Predictor.model_id == model_id, Predictor.code == code))
+
+
+def ask(session: Session, model_id: str, code: str, *, queue: str) -> Predictor:
+    """Found, or asked for with a job; no worker is woken, who has nothing else to do looks by himself."""
+    found = of_model(session, model_id, code)
+    if found is None:
+        found = Predictor(model_id=model_id, code=code)
+        session.add(found)
+        session.flush()
+        jobs.add(session, KIND, found.id, queue=queue, request={})
+    return found
+
+
+def table_of(session: Session, key: str) -> Mapping[str, Any] | None:
+    """A table that was built for this key, also for another model."""
+    found = select(Predictor.table).where(Predictor.key == key, Predictor.table.is_not(None)).limit(1)
+    return session.scalar(found)
+
+
+def built(session: Session, predictor_id: str, key: str, table: Mapping[str, Any]) -> None:
+    row = session.get_one(Predictor, predictor_id)
+    row.key, row.table = key, dict(table)
+
+
+def measured_ratios(session: Session, model_id: str) -> list[tuple[str, list[Any], float, Any]]:
+    """(run, recipe's steps until then, latency ratio, target) of what a model's newest runs measured.
+
+    Of every run its last stage that changed how the model is computed, and without other thresholds.
+    """
+    newest = select(Run.id).join(Experiment).where(Experiment.model_id == model_id)
+    newest = newest.order_by(Run.created_at.desc()).limit(MOST_RUNS)
+    statement = (
+        select(Stage.run_id, Stage.index, Run.recipe, Measurement.value, Measurement.target)
+        .join(Run, Stage.run_id == Run.id)
+        .join(Variant, Variant.stage_id == Stage.id)
+        .join(Measurement, Measurement.variant_id == Variant.id)
+        .where(
+            Stage.run_id.in_(newest),
+            Stage.index > 0,
+            Variant.file_sha256.is_(None),
+            Measurement.name == "latency_ratio",
+            Measurement.value.is_not(None),
+        )
+        .order_by(Stage.index)
+    )
+    return [
+        (run, recipe["steps"][:index], value, target)
+        for run, index, recipe, value, target in session.execute(statement)
+        if value is not None
+    ]
+
+
+def trained_stages(session: Session, experiment_id: str) -> Sequence[tuple[str, dict[str, Any], float, str]]:
+    """(method, settings, seconds, queue) of every stage of an experiment that was really carried out."""
+    statement = (
+        select(Stage.method, Stage.settings, Stage.seconds, Job.queue)
+        .join(Run, Stage.run_id == Run.id)
+        .join(Job, Job.subject_id == Run.id)
+        .where(Run.experiment_id == experiment_id, Stage.index > 0, Stage.cached.is_(False))
+        .order_by(Run.created_at)
+    )
+    return [
+        (str(method), settings, seconds, queue)
+        for method, settings, seconds, queue in session.execute(statement)
+    ]

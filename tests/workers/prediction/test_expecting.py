@@ -1,0 +1,148 @@
+"""From a recipe to numbers: against the steps carried out, and against sums by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.noise import Noise
+from tests.workers.prediction.tables import TARGET, spec, table
+from workers.base import Candidate, Context, Method
+from workers.catalog import METHODS, RUNTIMES
+from workers.graph.students import known
+from workers.measures.macs import count_macs
+from workers.prediction.expecting import EXITS, FLOAT, Predictor
+from workers.prediction.plan import Plan
+from workers.prediction.reading import read_plan
+from workers.prediction.training import Earlier, earlier, training_seconds
+
+MODEL = spec("cifar_resnet8", 32)
+
+
+def step(name: str, **settings: Any) -> Method:
+    return METHODS[name].model_validate(settings)
+
+
+@pytest.fixture(scope="module")
+def graph() -> Any:
+    return known("cifar_resnet8", MODEL, seed=0)
+
+
+@pytest.fixture(scope="module")
+def plan(graph: Any) -> Plan:
+    return read_plan(graph, MODEL)[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"amount": 0.3},
+        {"amount": 0.7, "scope": "global"},
+        {"amount": 0.5, "amount_of": "parameters"},
+        {"amount": 0.5, "round_to": 16},
+    ],
+)
+def test_pruning_leads_where_the_step_leads(
+    graph: Any, plan: Plan, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    chosen = step("structured_pruning", recovery="none", recalibrate=False, **settings)
+    model = Candidate(MODEL, graph)
+    context = Context(
+        Noise((3, 32, 32)),
+        model,
+        RUNTIMES["onnxruntime"](),
+        TARGET,
+        torch.device("cpu"),
+        0,
+        tmp_path,
+        lambda _: None,
+    )
+    made = chosen.apply(model, context)
+    assert made.graph is not None
+    exact = count_macs(made.graph, MODEL) / count_macs(graph, MODEL)
+    expected = Predictor(table(plan)).expect([chosen])
+    assert expected.macs == pytest.approx(exact, rel=0.05)
+    # In these tables a tenth of the time stays, and the rest is multiply-accumulates.
+    assert expected.ratio == pytest.approx(0.1 + 0.9 * exact, rel=0.05)
+
+
+def test_latency_is_reached_by_latency(plan: Plan) -> None:
+    found = Predictor(table(plan)).expect([step("structured_pruning", amount=0.4, amount_of="latency")])
+    assert found.ratio is not None
+    assert 0.3 < found.ratio <= 0.6
+
+
+def test_a_narrower_student_is_one(plan: Plan) -> None:
+    found = Predictor(table(plan)).expect([step("distillation", student="narrower", width=0.5)])
+    assert found.macs == pytest.approx(0.25, abs=0.03)
+
+
+def test_int8_that_would_be_slower_is_not_expected(plan: Plan) -> None:
+    fast, slow = Predictor(table(plan, int8=2.0)), Predictor(table(plan, int8=0.8))
+    quantized = step("quantization")
+    assert fast.expect([quantized]).ratio == pytest.approx(0.5, rel=0.02)
+    assert slow.expect([quantized]).ratio == pytest.approx(1.0, rel=0.02)
+    assert FLOAT in slow.expect([quantized]).notes
+    assert slow.expect([step("quantization", keep_faster=False)]).ratio == pytest.approx(1.25, rel=0.02)
+    assert "int8" in Predictor(table(plan)).expect([quantized]).why
+
+
+def test_thin_layers_take_what_they_were_timed_at(plan: Plan) -> None:
+    found = Predictor(table(plan, thin=0.6)).expect([step("low_rank", rank_by="ratio", ratio=0.5)])
+    assert found.ratio == pytest.approx(0.6, rel=0.02)
+    slower = Predictor(table(plan, thin=1.4)).expect([step("low_rank", rank_by="ratio", ratio=0.5)])
+    assert slower.ratio == pytest.approx(1.0, rel=0.02), "layers that would get slower are left alone"
+
+
+def test_zeros_and_training_make_nothing_faster(plan: Plan) -> None:
+    found = Predictor(table(plan)).expect([step("unstructured_pruning", amount=0.9), step("fine_tuning")])
+    assert found.ratio == pytest.approx(1.0, rel=0.01)
+    with_exits = Predictor(table(plan)).expect([step("early_exit")])
+    assert with_exits.notes == (EXITS,)
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        step("structured_pruning", round_to=4),
+        step("structured_pruning", remove_blocks=1),
+        step("low_rank", rank_by="energy"),
+        step("distillation", student="shallower"),
+        step("quantization", mode="fp16"),
+    ],
+)
+def test_what_was_not_timed_gives_a_sentence_and_no_number(plan: Plan, unknown: Method) -> None:
+    found = Predictor(table(plan, int8=2.0, thin=0.5)).expect([unknown])
+    assert found.ratio is None
+    assert found.why.endswith(".")
+
+
+def test_training_takes_epochs_times_samples(plan: Plan) -> None:
+    """By hand, with 4 ms of an update and 1 ms of a look at each sample."""
+    predictor, samples = Predictor(table(plan)), {"train": 1000, "validation": 200}
+    plain = training_seconds([step("fine_tuning", epochs=3)], [], samples, predictor)
+    assert plain == pytest.approx(3 * (1000 * 0.004 + 200 * 0.001), rel=0.01)
+    taught = training_seconds([step("distillation", epochs=3)], [], samples, predictor)
+    assert taught == pytest.approx(3 * (1000 * 0.005 + 200 * 0.001), rel=0.01)
+    pruned = step("structured_pruning", amount=0.5, rounds=2, recovery="fine_tuning", recovery_epochs=3)
+    kept = predictor.expect([pruned]).macs
+    assert kept is not None
+    assert training_seconds([pruned], [], samples, predictor) == pytest.approx(
+        6 * kept * (1000 * 0.004 + 200 * 0.001), rel=0.01
+    )
+
+
+def test_earlier_runs_tell_better_and_of_their_own_kind_alone(plan: Plan) -> None:
+    stages = [
+        ("fine_tuning", {"epochs": 2}, 30.0, "cpu"),
+        ("fine_tuning", {"epochs": 2}, 1.0, "gpu"),
+        ("magic", {}, 5.0, "cpu"),
+    ]
+    found = earlier(stages, "cpu")
+    assert found == [Earlier(step("fine_tuning", epochs=2), 30.0)]
+    predictor, samples = Predictor(table(plan)), {"train": 1000, "validation": 200}
+    assert training_seconds([step("fine_tuning", epochs=6)], found, samples, predictor) == 90.0
+    assert training_seconds([step("quantization", mode="qat")], found, samples, predictor) is None
+    assert training_seconds([step("fine_tuning")], [], samples, None) is None
+    assert training_seconds([step("quantization")], [], samples, None) == 0.0

@@ -1,0 +1,137 @@
+"""How a network's layers hang together: which widths change with one another, and what every layer costs.
+
+Enough to know the shapes that a recipe leads to, without the network.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import Field
+
+from workers.base import Frozen
+
+#: Widths that are timed, and so known, are multiples of this.
+ROUND_TO = 8
+
+
+class Layer(Frozen):
+    """A convolution or linear layer. macs: of one sample. weights: of the layer alone.
+
+    group: whose width it gives, by the root; None where the width never changes. reads: how many of its
+    inputs are of which group. depthwise: every output reads the input of the same number. thin: it can be
+    factorised.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    macs: int
+    weights: int
+    group: str | None = None
+    reads: dict[str, int] = Field(default_factory=dict)
+    depthwise: bool = False
+    thin: bool = False
+
+
+class Width(Frozen):
+    """A group of layers that must be as wide. parts: into how many equal parts its channels fall.
+
+    scores: importance of its channels by the L2 norm, relative to their mean, weakest first; of many channels
+    only so many that their course can be seen.
+    """
+
+    width: int
+    parts: int = 1
+    layers: tuple[str, ...] = ()
+    scores: tuple[float, ...] = (1.0,)
+
+
+#: Of every group, the share of its channels that is left.
+Shares = Mapping[str, float]
+NOTHING_GONE: Shares = MappingProxyType({})
+
+
+class Plan(Frozen):
+    """macs: of the whole network, with what is no layer. parameters: likewise."""
+
+    layers: tuple[Layer, ...]
+    groups: dict[str, Width]
+    macs: int
+    parameters: int
+
+    @cached_property
+    def by_name(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+    def inputs_of(self, layer: Layer, left: Shares) -> float:
+        """Channels that it reads."""
+        return layer.inputs - sum(count * (1 - left.get(group, 1.0)) for group, count in layer.reads.items())
+
+    def outputs_of(self, layer: Layer, left: Shares) -> float:
+        return layer.outputs * left.get(layer.group or "", 1.0)
+
+    def kept_of(self, layer: Layer, left: Shares) -> float:
+        """Share of a layer's multiply-accumulates and weights that is left."""
+        outputs = self.outputs_of(layer, left) / layer.outputs
+        return outputs if layer.depthwise else outputs * self.inputs_of(layer, left) / layer.inputs
+
+    def macs_left(self, left: Shares) -> float:
+        """Share of the multiply-accumulates that is left."""
+        gone = sum(layer.macs * (1 - self.kept_of(layer, left)) for layer in self.layers)
+        return 1 - gone / max(self.macs, 1)
+
+    def parameters_left(self, left: Shares) -> float:
+        gone = sum(layer.weights * (1 - self.kept_of(layer, left)) for layer in self.layers)
+        return 1 - gone / max(self.parameters, 1)
+
+    def narrowed(
+        self,
+        share: float,
+        round_to: int,
+        *,
+        before: Shares = NOTHING_GONE,
+        scope: Literal["global", "uniform"] = "uniform",
+        keep: frozenset[str] = frozenset(),
+        upwards: bool = False,
+    ) -> dict[str, float]:
+        """What is left of every group when `share` of the channels goes, rounded as pruning does.
+
+        before: what is left already. keep: layers that stay as they are, and with them all that hang together
+        with them. As in `workers.pruning.choosing`; upwards: as for narrower students.
+        """
+        free = {root: group for root, group in self.groups.items() if not keep & self.touched(root)}
+        weakest = _weakest(free, share) if scope == "global" else dict.fromkeys(free, share)
+        found = dict(before)
+        for root, group in free.items():
+            width = group.width * before.get(root, 1.0)
+            found[root] = _rounded(group, width, width * (1 - weakest[root]), round_to, upwards) / group.width
+        return found
+
+    def touched(self, root: str) -> frozenset[str]:
+        """Layers that a group's channels come from or go to."""
+        readers = (layer.name for layer in self.layers if root in layer.reads)
+        return frozenset((*self.groups[root].layers, *readers))
+
+
+def _rounded(group: Width, width: float, kept: float, round_to: int, upwards: bool) -> float:
+    unit = math.lcm(group.parts, round_to)
+    units = math.ceil(round(kept / unit, 6)) if upwards else round(kept / unit)
+    return min(width, max(unit, units * unit))
+
+
+def _weakest(groups: Mapping[str, Width], share: float) -> dict[str, float]:
+    """Of every group, the share of its channels that is among the weakest `share` of all."""
+    each = [(score, group.width / len(group.scores)) for group in groups.values() for score in group.scores]
+    left = float(round(share * sum(group.width for group in groups.values())))
+    limit = 0.0
+    for score, channels in sorted(each):
+        if left < channels - 1e-6:
+            break
+        limit, left = score, left - channels
+    return {
+        root: sum(score <= limit for score in group.scores) / len(group.scores)
+        for root, group in groups.items()
+    }

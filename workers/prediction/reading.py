@@ -1,0 +1,89 @@
+"""The plan of a network, read from its graph."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from workers.base import ModelSpec
+from workers.errors import StepFailed
+from workers.factors.decompose import can_decompose
+from workers.graph.layer_roles import LAYERS, layer_weights
+from workers.measures.macs import count_macs
+from workers.prediction.plan import Layer, Plan, Width
+from workers.pruning.following import follow
+from workers.pruning.groups import Group
+from workers.pruning.search import sample_input
+
+#: Of a group's importances, so many are kept.
+SCORES = 64
+
+
+def read_plan(graph: GraphModule, spec: ModelSpec) -> tuple[Plan, tuple[Group, ...]]:
+    """The plan, and the groups as pruning finds them; none for an architecture that cannot be followed."""
+    sample = sample_input(spec, seed=0)
+    try:
+        groups = follow(graph, sample, _energies(graph), frozenset()).groups
+    except StepFailed:
+        groups = ()
+    groups = tuple(group for group in groups if len(group.scores))
+    plan = Plan(
+        layers=_layers(graph, sample[:1], groups),
+        groups={group.root: _width(group) for group in groups},
+        macs=count_macs(graph, spec),
+        parameters=sum(parameter.numel() for parameter in graph.parameters()),
+    )
+    return plan, groups
+
+
+def _energies(graph: GraphModule) -> dict[str, torch.Tensor]:
+    """Of every weight, as the importance `l2` has it."""
+    return {name: weight.detach().square() for name, weight in layer_weights(graph).items()}
+
+
+def _width(group: Group) -> Width:
+    scores = (group.scores / group.scores.mean().clamp(min=1e-30)).numpy()
+    if len(scores) > SCORES:
+        scores = np.quantile(scores, (np.arange(SCORES) + 0.5) / SCORES)
+    return Width(
+        width=group.width, parts=group.parts, layers=group.layers, scores=tuple(map(float, np.sort(scores)))
+    )
+
+
+def _layers(graph: GraphModule, sample: torch.Tensor, groups: Sequence[Group]) -> tuple[Layer, ...]:
+    """In the order in which they are called first."""
+    names = {module: name for name, module in graph.named_modules() if isinstance(module, LAYERS)}
+    outputs: dict[nn.Module, int] = {}
+
+    def seen(module: nn.Module, given: object, output: torch.Tensor) -> None:  # noqa: ARG001
+        outputs[module] = outputs.get(module, 0) + output.numel()
+
+    hooks = [module.register_forward_hook(seen) for module in names]
+    with torch.no_grad():
+        graph(sample)
+    for hook in hooks:
+        hook.remove()
+    root_of = {layer: group.root for group in groups for layer in group.layers}
+    found = []
+    for module, numel in outputs.items():
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        name = names[module]
+        conv = isinstance(module, nn.Conv2d)
+        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        found.append(
+            Layer(
+                name=name,
+                inputs=module.in_channels if isinstance(module, nn.Conv2d) else module.in_features,
+                outputs=module.out_channels if conv else module.out_features,
+                macs=numel * math.prod(module.weight.shape[1:]),
+                weights=module.weight.numel(),
+                group=root_of.get(name),
+                reads={g.root: g.readers[name] for g in groups if name in g.readers},
+                depthwise=depthwise,
+                thin=can_decompose(module),
+            )
+        )
+    return tuple(found)
