@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from workers.base import Bench, ExitPlan, Frozen, LabelledData, ModelSpec, Split, Target
+from workers.calibration.choosing import choose
 from workers.calibration.path_times import BatchTimes, PathTimes, time_batches, time_paths, time_stream
 from workers.deploy.exit_parity import ExitParity, check_exits
 from workers.deploy.one_file import compose_one_file
 from workers.exits.executor import Segment, all_logits, onnx_segments
-from workers.exits.guarantee import Guarantee, guarantee
+from workers.exits.guarantee import Guarantee
 from workers.exits.scores import never
 from workers.exits.temperature import LEAST, MOST, fit_temperatures
-from workers.exits.thresholds import Answers, Frontier, Point, answers_to, find_frontier
+from workers.exits.thresholds import Point, answers_to
 from workers.host import logical_cores
 from workers.turns import training_turn
 
@@ -161,34 +162,6 @@ def write_report(report: ExitsReport, path: Path) -> None:
     path.write_text(report.model_dump_json(indent=2) + "\n")
 
 
-def choose(
-    answers: Answers, *, max_drop: float, confidence: float | None, seed: int
-) -> tuple[Point, Guarantee | None]:
-    """The fastest thresholds that keep `max_drop` and, where a confidence is given, the promise.
-
-    One half of the samples proposes the candidates, the other half tests the promise. The point's numbers are
-    of all samples.
-    """
-    rows = np.random.default_rng(seed).permutation(len(answers.scores))
-    proposing, testing = answers[rows[::2]], answers[rows[1::2]]
-    promised = None
-    if confidence is not None:
-        # Fewer answers get worse than max_drop, so the accuracy cannot drop by more.
-        found = find_frontier(proposing, loss="worse", seed=seed).points
-        early = [point for point in found if point.share[-1] < 1 and point.worse <= max_drop / 100]
-        promised = guarantee(early, testing, at_most=max_drop / 100, confidence=confidence)
-        if promised.thresholds is not None:
-            return answers.of(promised.thresholds), promised
-    exits = answers.scores.shape[1]
-    nobody = (never(answers.kind, exits),) * exits
-    proposed = [point.thresholds for point in find_frontier(proposing, seed=seed).points]
-    on_all = Frontier(
-        tuple(answers.of(thresholds) for thresholds in (nobody, *proposed)),
-        float(answers.correct[:, -1].mean()),
-    )
-    return on_all.solve(max_drop=max_drop), promised
-
-
 def _logits(segments: Sequence[Segment], data: LabelledData, split: Split) -> np.ndarray:
     found = []
     for inputs, _ in data.batches(split, BATCH_SIZE):
@@ -242,7 +215,8 @@ def _notes(
             )
     if point.share[-1] == 1:
         notes.append(
-            f"No sample leaves early: no thresholds were found that lose at most {max_drop:g} points."
+            f"No sample leaves early: of no thresholds do the validation samples show that they lose at most "
+            f"{max_drop:g} points. More validation samples show more."
         )
     names = [f"exit {number}" for number in range(1, len(temperatures))] + ["the end"]
     for name, temperature in zip(names, temperatures, strict=True):

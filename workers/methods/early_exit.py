@@ -39,7 +39,11 @@ class ExitSettings(Frozen):
         "after which they stand.",
     )
     max_drop: float = Field(
-        0.5, ge=0, le=20, description="Points of accuracy that leaving early may cost on validation."
+        0.5,
+        ge=0,
+        le=20,
+        description="Points of accuracy that leaving early may cost on validation, with one standard error "
+        "to spare.",
     )
     training: Literal["two_phase", "heads", "joint"] = Field(
         "two_phase",

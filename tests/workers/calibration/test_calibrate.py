@@ -14,13 +14,12 @@ from tests.support.arrays import ArrayData
 from tests.support.staged import CLASSES, PLAN, SPEC, parts, samples
 from workers.base import Bench, ExitPlan, Split, Target
 from workers.calibration import calibrate as module
-from workers.calibration.calibrate import Calibration, ExitsReport, calibrate, choose
+from workers.calibration.calibrate import Calibration, ExitsReport, calibrate
 from workers.deploy.one_file import set_thresholds
 from workers.errors import GateFailed
 from workers.exits.executor import all_logits, torch_segments
-from workers.exits.scores import exit_scores
 from workers.exits.temperature import fit_temperatures
-from workers.exits.thresholds import Answers, answers_to
+from workers.exits.thresholds import answers_to
 from workers.runtimes.onnxruntime import OnnxRuntime
 
 UNCALIBRATED = ExitPlan(cuts=PLAN.cuts)
@@ -156,48 +155,3 @@ def test_the_promise_stands_in_the_notes(segment_files: list[Path], tmp_path: Pa
     assert "at least 460 are needed" in few.notes[0]
     assert "without that promise" in few.notes[1]
     assert few.accuracy >= few.full_accuracy - 0.005
-
-
-def synthetic(seed: int, size: int = 1000) -> Answers:
-    """Exits that agree with the end where their score is high."""
-    generator = np.random.default_rng(seed)
-    logits = generator.normal(0, 2, (size, 2, 3)).astype(np.float32)
-    scores = exit_scores("probability", logits, (1.0, 1.0))
-    end = generator.random((size, 1)) < 0.9
-    return Answers(
-        "probability",
-        scores,
-        np.hstack([np.where(generator.random((size, 2)) < scores, end, ~end), end]),
-        np.array(PATH_MS),
-    )
-
-
-@pytest.mark.parametrize("max_drop", [0.0, 0.5, 3.0, 100.0])
-def test_no_more_than_max_drop_is_lost_on_all_validation_samples(max_drop: float) -> None:
-    """Fails when the half that proposed the thresholds is believed."""
-    for seed in range(20):
-        answers = synthetic(seed)
-        point, promised = choose(answers, max_drop=max_drop, confidence=None, seed=seed)
-        assert promised is None
-        assert point == answers.of(point.thresholds)
-        assert point.accuracy >= answers.correct[:, -1].mean() - max_drop / 100 - 1e-9
-
-
-def test_the_promised_thresholds_keep_max_drop_too() -> None:
-    for seed in range(20):
-        answers = synthetic(seed)
-        point, promised = choose(answers, max_drop=4, confidence=0.9, seed=seed)
-        assert promised is not None
-        assert point.accuracy >= answers.correct[:, -1].mean() - 0.04
-
-
-def test_the_held_out_half_does_not_propose() -> None:
-    """Other answers in the testing half: the candidates stay, only how far one may go changes."""
-    answers = synthetic(0, 2000)
-    held_out = np.random.default_rng(0).permutation(2000)[1::2]
-    spoiled = answers.correct.copy()
-    spoiled[held_out, 0] = False
-    worse = Answers(answers.kind, answers.scores, spoiled, answers.path_ms)
-    fast, _ = choose(answers, max_drop=8, confidence=0.9, seed=0)
-    slow, _ = choose(worse, max_drop=8, confidence=0.9, seed=0)
-    assert slow.mean_ms > fast.mean_ms
