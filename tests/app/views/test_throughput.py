@@ -60,10 +60,8 @@ def test_a_grid_is_asked_for_once(visit: Open, stage: Stage, woken: list[str]) -
 def test_the_best_under_the_limit_of_the_address_is_named(visit: Open, stage: Stage) -> None:
     keep(stage, file_sha256=stage.file_sha256)
     page = visit("throughput", variant=stage.own.id, limit="5")
-    assert (
-        "Best under 5 ms: 2 streams × 1 thread, batch 4: 3,120 samples/s, p99 4.13\u00a0ms, 10.4x what 1 stream"  # noqa: E501
-        in texts(page)
-    )
+    best = "Best under 5 ms: 2 streams × 1 thread, batch 4: 3,120 samples/s, p99 4.13\u00a0ms, 10.4x what 1"
+    assert best in texts(page)
     page.number_input[0].set_value(None).run()
     assert "Most samples at any latency: 2 streams × 1 thread, batch 8: 4,000 samples/s" in texts(page)
     assert "limit" not in page.query_params

@@ -195,6 +195,21 @@ def test_layers_go_back_to_float_until_the_drop_is_small_enough(tmp_path: Path) 
     assert kinds["FLOAT"] >= 16
 
 
+@pytest.mark.parametrize("mode", ["static", "fp16"])
+def test_layers_to_keep_in_float_keep_their_weights(mode: str, trained: Candidate, tmp_path: Path) -> None:
+    found = Quantization(mode=mode, keep_in_float="8, 3.*, 0*", max_drop=100, **OURS)
+    with pytest.raises(StepFailed, match=r"'3\.\*' is no layer.*Similar names are"):
+        found.apply(trained, context(tmp_path))
+    found = Quantization(mode=mode, keep_in_float="8,0", max_drop=100, **OURS)
+    made = found.apply(trained, context(tmp_path))
+    kind, _ = KINDS[mode]
+    assert 8 * 8 * 9 <= stored(made.onnx)[kind] <= 8 * 8 * 9 + 300
+    assert stored(made.onnx)["FLOAT"] >= 8 * 9 + 128 * 3
+    assert "2 of 3 layers stayed in float: 0.weight, 8.weight." in made.notes
+    with pytest.raises(StepFailed, match="every layer is to stay"):
+        Quantization(mode=mode, keep_in_float="*", **OURS).apply(trained, context(tmp_path))
+
+
 def test_hands_the_model_on_when_only_float_is_good_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
