@@ -64,12 +64,14 @@ def sensitivity_map(table: Table, view: str) -> alt.LayerChart:
     base = alt.Chart(frame).encode(
         x=alt.X(
             "change:N", title=None, sort=list(CHANGES), scale=alt.Scale(domain=list(CHANGES)),
-            axis=alt.Axis(labelAngle=0, orient="top", ticks=False, domain=False, labelFontSize=12),
+            axis=alt.Axis(
+                labelAngle=0, labelFlush=False, labelFontSize=12, orient="top", ticks=False, domain=False
+            ),
         ),
         y=alt.Y(
             "layer:N", title=None, sort=[row.layer for row in table.rows],
             scale=alt.Scale(domain=[row.layer for row in table.rows]),
-            axis=alt.Axis(labelLimit=220, labelOverlap=False, ticks=False, domain=False),
+            axis=alt.Axis(labelLimit=220, labelOverlap=False, labelFlush=False, ticks=False, domain=False),
         ),
         tooltip=alt.Tooltip("hover:N"),
     )  # fmt: skip

@@ -22,11 +22,12 @@ def throughput_map(grid: Grid, limit_ms: float | None, best: Cell | None) -> alt
     frame["white"] = frame["rate"] > WHITE_FROM * most
     base = alt.Chart(frame).encode(
         x=alt.X(
-            "batch:O", title="Batch", axis=alt.Axis(labelAngle=0, orient="top", ticks=False, domain=False)
+            "batch:O", title="Batch",
+            axis=alt.Axis(labelAngle=0, labelFlush=False, orient="top", ticks=False, domain=False),
         ),
         y=alt.Y(
             "parallel:N", title=None, sort=list(dict.fromkeys(frame["parallel"])),
-            axis=alt.Axis(labelLimit=180, ticks=False, domain=False),
+            axis=alt.Axis(labelLimit=180, labelFlush=False, ticks=False, domain=False),
         ),
         tooltip=alt.Tooltip("hover:N"),
     )  # fmt: skip

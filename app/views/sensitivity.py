@@ -82,8 +82,9 @@ def _measure(stage: Stage, job: Job | None, *, again: bool) -> None:
             queue_sensitivity(stage.id, Asked(samples=samples, timing_seconds=seconds))
             st.rerun()
     st.caption(
-        "Each layer alone loses 25, 50 and 75 % of its channels, then goes to int8; nothing is trained. "
-        "With the same settings, layers that were tried before come from the cache, also after a cancel."
+        "Each layer alone loses 25, 50 and 75 % of its channels, then goes to int8. Nothing is trained and "
+        "BatchNorm keeps its statistics: a recipe wins much of this back; what counts is the order. With the "
+        "same settings, layers that were tried before come from the cache, also after a cancel."
     )
 
 
@@ -101,7 +102,8 @@ def _shown(analysis: Analysis, experiment: Experiment) -> None:
         for note in table.notes:
             st.caption(note)
         st.caption(_about(analysis, table))
-    st.dataframe(numbers_of(table, view), hide_index=True)
+    form = st.column_config.NumberColumn(format={"accuracy": "%.1f", "kl": "%.4f", "time": "%.2f"}[view])
+    st.dataframe(numbers_of(table, view), hide_index=True, column_config=dict.fromkeys(CHANGES, form))
     if picked is not None:
         _into_recipe(table, experiment, *picked)
 
@@ -129,7 +131,10 @@ def _map(table: Table, view: str) -> tuple[str, str] | None:
 
 def _by_name(table: Table) -> tuple[str, str] | None:
     """The same without a mouse."""
-    st.caption("A click on a cell, or this, puts it into a recipe.")
+    st.caption(
+        "A click on a cell, or this, puts it into a recipe: a share as that layer's amount, int8 as a layer "
+        "that stays in float."
+    )
     layer = st.selectbox("Layer", [row.layer for row in table.rows if row.cells])
     row = table.row(layer)
     changes = [cell.change for cell in row.cells if not cell.why] if row else []
@@ -176,8 +181,8 @@ def sentence(table: Table) -> str:
         return f"Accuracy of the whole model: {numbers.share(table.accuracy)}."
     (worst, costly), (best, free) = min(halves), max(halves)
     return (
-        f"Half of its channels costs {plain(free)} least ({numbers.points(best)}) and {plain(costly)} most "
-        f"({numbers.points(worst)})."
+        f"To lose half of its channels costs {plain(free)} least ({numbers.points(best)}) and "
+        f"{plain(costly)} most ({numbers.points(worst)})."
     )
 
 

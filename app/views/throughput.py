@@ -61,11 +61,12 @@ def _empty() -> None:
 
 
 def _heading(variant: Variant, stage: Stage, run: Run) -> None:
-    steps = chips({"steps": run.recipe.get("steps", [])[: stage.index]}) or ["Baseline"]
+    steps = " → ".join(chips({"steps": run.recipe.get("steps", [])[: stage.index]}))
     moved = moved_words(json.dumps(variant.thresholds) if variant.file_sha256 else None)
     pair = f"{run.experiment.model.name} on {run.experiment.dataset.name}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{plain(run.name)}**{plain(moved)} · {plain(' → '.join(steps))} · {plain(pair)}")
+        told = " · ".join(part for part in (steps, pair) if part)
+        st.markdown(f"**{plain(run.name)}**{plain(moved)} · {plain(told)}")
         st.page_link(
             "views/tradeoffs.py", label="Show in trade-offs", icon=":material/scatter_plot:",
             query_params={"experiment": run.experiment_id, "variant": variant.id},
@@ -169,7 +170,7 @@ def sentence(grid: Grid, limit_ms: float | None) -> str:
     under = "Most samples at any latency" if limit_ms is None else f"Best under {limit_ms:g} ms"
     return (
         f"{under}: {best.way}: {rate(best.samples_per_s)} samples/s, {name} {numbers.milliseconds(tail_ms)}"
-        f"{_against_single(grid, best)}."
+        f"{_against_single(grid, best)}{''.join(f' ({mark})' for mark in best.marks)}."
     )
 
 

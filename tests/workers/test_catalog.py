@@ -105,7 +105,7 @@ def test_every_setting_has_default_description_and_bounds(name: str) -> None:
                 {"minimum", "exclusiveMinimum"} & set(kind),
                 {"maximum", "exclusiveMaximum"} & set(kind),
             )
-            bounded = {"enum", "maxLength", "maxItems"} & set(kind) or (low and high)
+            bounded = {"enum", "maxLength", "maxItems", "maxProperties"} & set(kind) or (low and high)
             assert kind["type"] in ("null", "boolean") or bounded, setting
 
 

@@ -28,22 +28,12 @@ def choose(
     matter least; a group's scores are divided by their mean, which makes groups comparable. Widths become the
     nearest multiple of `round_to`, never zero. Groups without scores stay whole.
     """
-    judged = [group for group in groups if len(group.scores) and fixed.get(group.root, share) > 0]
+    judged = [group for group in groups if len(group.scores)]
     free = [group for group in judged if group.root not in fixed]
+    kept = {group.root: group.width * (1 - fixed.get(group.root, share)) for group in judged}
     if scope == "global" and free:
-        kept = dict(zip((group.root for group in free), _kept_globally(free, share), strict=True))
-    else:
-        kept = {}
-    return {
-        group.root: group.channels(
-            _weakest(
-                group,
-                kept.get(group.root, group.width * (1 - fixed.get(group.root, share))),
-                math.lcm(group.parts, round_to),
-            )
-        )
-        for group in judged
-    }
+        kept |= zip((group.root for group in free), _kept_globally(free, share), strict=True)
+    return {group.root: group.channels(_weakest(group, kept[group.root], round_to)) for group in judged}
 
 
 def by_root(groups: Sequence[Group], amounts: Mapping[str, float]) -> dict[str, float]:
@@ -76,7 +66,8 @@ def _kept_globally(groups: Sequence[Group], share: float) -> list[int]:
     return [int(part.sum()) for part in torch.split(stays, [group.width for group in groups])]
 
 
-def _weakest(group: Group, width: float, unit: int) -> torch.Tensor:
-    """The slots that go so that about `width` channels stay."""
-    keep = min(group.width, max(unit, round(width / unit) * unit))
+def _weakest(group: Group, width: float, round_to: int) -> torch.Tensor:
+    """The slots that go so that about `width` channels stay; none where all are to stay."""
+    unit = math.lcm(group.parts, round_to)
+    keep = min(group.width, max(unit, round(width / unit) * unit)) if width < group.width else group.width
     return group.scores.argsort(stable=True)[: (group.width - keep) // group.parts]

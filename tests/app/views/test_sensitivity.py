@@ -64,7 +64,9 @@ def test_a_table_is_told(visit: Open, stage: Stage, experiment: str) -> None:
     keep(stage, whole=False)
     page = visit("sensitivity", experiment=experiment)
     told = texts(page)
-    assert "Half of its channels costs conv3 least (−1.0 points) and conv1 most (−15.0 points)" in told
+    assert (
+        "To lose half of its channels costs conv3 least (−1.0 points) and conv1 most (−15.0 points)" in told
+    )
     assert "4 layers so far" in told
     assert "Told by the analysis." in told
     shown = page.dataframe[0].value.set_index("Layer")
