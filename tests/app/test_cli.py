@@ -317,7 +317,7 @@ def test_methods_lists_every_method_with_every_setting(paredown: Paredown) -> No
         for field, info in method.model_fields.items():
             assert f"{field} = {info.default}" in text
             assert squeezed(info.description or "") in text
-    assert "(> 0, <= 0.95)" in result.stdout
+    assert "(>= 0, <= 0.95)" in result.stdout
     assert "(sgd | adamw)" in result.stdout
 
 
