@@ -7,7 +7,7 @@ lost worker that comes back can do no harm.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Update, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, delete, func, select, true, update
 from sqlalchemy.orm import Session
 
 from db import workers
@@ -214,14 +214,14 @@ def measuring(session: Session, run_id: str) -> Sequence[Job]:
     return session.scalars(statement.order_by(Job.created_at)).all()
 
 
-def active(session: Session, kinds: Sequence[str]) -> Sequence[Job]:
-    """Queued and running, oldest first."""
-    waiting = select(Job).where(Job.kind.in_(kinds), Job.state.in_(("queued", "running")))
+def active(session: Session, kinds: Sequence[str] | None = None) -> Sequence[Job]:
+    """Queued and running, oldest first; of all kinds, unless some are named."""
+    waiting = select(Job).where(_of(kinds), Job.state.in_(("queued", "running")))
     return session.scalars(waiting.order_by(Job.created_at)).all()
 
 
-def count_by_state(session: Session, kinds: Sequence[str]) -> dict[str, int]:
-    statement = select(Job.state, func.count()).where(Job.kind.in_(kinds)).group_by(Job.state)
+def count_by_state(session: Session, kinds: Sequence[str] | None = None) -> dict[str, int]:
+    statement = select(Job.state, func.count()).where(_of(kinds)).group_by(Job.state)
     return {row[0]: row[1] for row in session.execute(statement)}
 
 
@@ -233,6 +233,10 @@ def points(session: Session, job_id: str) -> Sequence[Point]:
 
 def count_points(session: Session, job_id: str) -> int:
     return session.scalar(select(func.count()).where(Point.job_id == job_id)) or 0
+
+
+def _of(kinds: Sequence[str] | None) -> ColumnElement[bool]:
+    return true() if kinds is None else Job.kind.in_(kinds)
 
 
 def _owned(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:

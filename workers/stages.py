@@ -67,10 +67,9 @@ def stage_keys(recipe: Recipe, place: str, others: Mapping[str, Candidate], **st
     """One key per stage, the baseline's first; each covers everything that came before it.
 
     place: see `place_of`; only part of the keys from a step on that chooses by time. others: of these, a step
-    depends on the one it asks for. start: what else decides the result, as JSON values; the code and its
-    packages are added here.
+    depends on the one it asks for. start: what else decides the result, as JSON values.
     """
-    key = _digest({**start, "code": code_sha256(), "versions": versions()})
+    key = key_of(start)
     yield key
     for step in recipe.steps:
         decides: list[object] = [key, step_id(step), settings_of(step)]
@@ -80,6 +79,11 @@ def stage_keys(recipe: Recipe, place: str, others: Mapping[str, Candidate], **st
             decides.append({"other": identity_of(others[step.other_model])})
         key = _digest(decides)
         yield key
+
+
+def key_of(*depends: object) -> str:
+    """A name of everything, JSON values, that a result depends on; the code and its packages are added."""
+    return _digest([depends, code_sha256(), versions()])
 
 
 def identity_of(model: Candidate) -> dict[str, Any]:

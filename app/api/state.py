@@ -89,7 +89,7 @@ def _runs(session: Session) -> Answer:
     return _of_kinds(session, RUN_KINDS)
 
 
-def _of_kinds(session: Session, kinds: tuple[str, ...]) -> Answer:
+def _of_kinds(session: Session, kinds: tuple[str, ...] | None = None) -> Answer:
     moving = list(jobs.active(session, kinds))
     return [sorted(jobs.count_by_state(session, kinds).items()), [_standing(job) for job in moving]], moving
 
@@ -104,7 +104,7 @@ def _one_run(session: Session, run_id: str) -> Answer:
 
 
 def _targets(session: Session) -> Answer:
-    counts, moving = _of_kinds(session, ("import", *RUN_KINDS))
+    counts, moving = _of_kinds(session)
     online = [[worker.id, worker.queues, bool(worker.facts)] for worker in workers.online(session)]
     known = [[target.name, target.online] for target in workers.targets(session)]
     return [counts, online, known], moving

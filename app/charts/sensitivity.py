@@ -55,26 +55,8 @@ def sensitivity_map(table: Table, view: str) -> alt.LayerChart:
     away = (frame["value"] - shown.nothing).abs()
     most = max(float(away.max()) if away.notna().any() else 0.0, 1e-9)
     frame["strong"] = away > 0.55 * most
-    costly = shown.nothing + most if view != "accuracy" else -most
-    scale = {
-        "accuracy": alt.Scale(domain=[costly, 0, most], range=[OKABE_ITO[3], "#F6E7DC", BETTER]),
-        "kl": alt.Scale(domain=[0, most], range=["#F6E7DC", OKABE_ITO[3]]),
-        "time": alt.Scale(domain=[1 - most, 1, 1 + most], range=[BETTER, "#EEEEEE", WORSE]),
-    }[view]
-    base = alt.Chart(frame).encode(
-        x=alt.X(
-            "change:N", title=None, sort=list(CHANGES), scale=alt.Scale(domain=list(CHANGES)),
-            axis=alt.Axis(
-                labelAngle=0, labelFlush=False, labelFontSize=12, orient="top", ticks=False, domain=False
-            ),
-        ),
-        y=alt.Y(
-            "layer:N", title=None, sort=[row.layer for row in table.rows],
-            scale=alt.Scale(domain=[row.layer for row in table.rows]),
-            axis=alt.Axis(labelLimit=220, labelOverlap=False, labelFlush=False, ticks=False, domain=False),
-        ),
-        tooltip=alt.Tooltip("hover:N"),
-    )  # fmt: skip
+    scale = _scale(view, most)
+    base = _grid(frame, [row.layer for row in table.rows])
     picked = alt.selection_point(name=CELL, fields=["layer", "change"], on="click", toggle=False)
     cells = (
         base.mark_rect(cornerRadius=2, cursor="pointer", stroke="transparent", strokeWidth=1)
@@ -97,6 +79,33 @@ def sensitivity_map(table: Table, view: str) -> alt.LayerChart:
     )
     chart = cast("alt.LayerChart", alt.layer(cells, text))
     return themed(chart, ROW_PX * len(table.rows) + FRAME_PX)
+
+
+def _scale(view: str, most: float) -> alt.Scale:
+    """Of the colours. most: how far a value is from where nothing changed."""
+    return {
+        "accuracy": alt.Scale(domain=[-most, 0, most], range=[OKABE_ITO[3], "#F6E7DC", BETTER]),
+        "kl": alt.Scale(domain=[0, most], range=["#F6E7DC", OKABE_ITO[3]]),
+        "time": alt.Scale(domain=[1 - most, 1, 1 + most], range=[BETTER, "#EEEEEE", WORSE]),
+    }[view]
+
+
+def _grid(frame: pd.DataFrame, layers: list[str]) -> alt.Chart:
+    """Changes across, layers down in the order of the network."""
+    chart: alt.Chart = alt.Chart(frame).encode(
+        x=alt.X(
+            "change:N", title=None, sort=list(CHANGES), scale=alt.Scale(domain=list(CHANGES)),
+            axis=alt.Axis(
+                labelAngle=0, labelFlush=False, labelFontSize=12, orient="top", ticks=False, domain=False
+            ),
+        ),
+        y=alt.Y(
+            "layer:N", title=None, sort=layers, scale=alt.Scale(domain=layers),
+            axis=alt.Axis(labelLimit=220, labelOverlap=False, labelFlush=False, ticks=False, domain=False),
+        ),
+        tooltip=alt.Tooltip("hover:N"),
+    )  # fmt: skip
+    return chart
 
 
 def _entry(table: Table, row: Row, cell: Cell, shown: View) -> dict[str, object]:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import streamlit as st
-from sqlalchemy.orm import Session
 
 import app.session
 from app import numbers
 from app.charts.profile import Colour
 from app.charts.variants import moved_words
+from app.components.asked_job import working
 from app.components.error_box import error_box
 from app.components.graph_link import graph_link
 from app.components.linked import linked_choice
@@ -22,12 +22,10 @@ from app.components.profile_panels import (
     roofline_panel,
     two_pictures,
 )
-from app.components.progress import job_progress
 from app.profiles import Found, difference, left_to_win, sentence
 from app.queueing import queue_profile
 from db import analyses, jobs, variants
 from db.models import Job, Run, Stage, Variant
-from workers.work.profile import KIND
 
 NOTHING = ""
 NEW = (
@@ -58,16 +56,14 @@ def main() -> None:
     if chosen is None:
         return
     with app.session.reading() as session:
-        job = jobs.latest(session, [chosen.stage.id], KIND).get(chosen.stage.id)
+        job = jobs.latest(session, [chosen.stage.id], "profile").get(chosen.stage.id)
     both = _pair(chosen, beside)
-    working = job is not None and job.state in ("queued", "running")
     _actions(chosen, beside, there=both[0] is not None and (beside is None or both[1] is not None), job=job)
-    if job is not None and working:
-        job_progress(job, key=f"profiling-{job.id}")
-    elif job is not None and job.state == "failed" and job.error:
+    waiting = working(job)
+    if job is not None and job.state == "failed" and job.error:
         error_box(job.error)
     if both[0] is None:
-        if not working:
+        if not waiting:
             st.info(NEW)
         return
     _show(chosen, both[0], beside, both[1])
@@ -76,8 +72,7 @@ def main() -> None:
 def _choices() -> tuple[Point | None, Point | None]:
     """The point, and what stands beside it: the model as uploaded, as long as nothing else is asked for."""
     asked = [st.query_params.get(name) for name in ("variant", "against")]
-    with app.session.reading() as session:
-        points = {point.variant.id: point for name in asked if name for point in _of_run(session, name)}
+    points = {point.variant.id: point for name in asked if name for point in _of_run(name)}
     if asked[0] not in points:
         st.info("Choose a point in Trade-offs, and there “Where the time goes”.")
         st.page_link("views/tradeoffs.py", label="Trade-offs", icon=":material/scatter_plot:")
@@ -92,21 +87,17 @@ def _choices() -> tuple[Point | None, Point | None]:
     return chosen, points.get(against)
 
 
-def _of_run(session: Session, variant_id: str) -> list[Point]:
+def _of_run(variant_id: str) -> list[Point]:
     """All variants of the run that this one belongs to."""
-    return [
-        Point(
-            variant,
-            stage,
-            run,
-            [
-                Found.of(row.document, row.target, row.created_at)
-                for row in analyses.of_stage(session, KIND, stage.id)
-                if row.document["file_sha256"] == variants.stored(variant, stage, "file")
-            ],
-        )
-        for variant, stage, run in variants.of_run_with(session, variant_id)
-    ]
+    points = []
+    with app.session.reading() as session:
+        for variant, stage, run in variants.of_run_with(session, variant_id):
+            sha256 = variants.stored(variant, stage, "file")
+            rows = analyses.of_stage(session, "profile", stage.id)
+            own = [row for row in rows if row.document["file_sha256"] == sha256]
+            found = [Found.of(row.document, row.target, row.created_at) for row in own]
+            points.append(Point(variant, stage, run, found))
+    return points
 
 
 def name_of(variant: Variant, stage: Stage, run: Run) -> str:
@@ -129,12 +120,10 @@ def _pair(chosen: Point, beside: Point | None) -> tuple[Found | None, Found | No
 
 
 def _actions(chosen: Point, beside: Point | None, *, there: bool, job: Job | None) -> None:
-    working = job is not None and job.state in ("queued", "running")
+    busy = job is not None and job.state in ("queued", "running")
     with st.container(horizontal=True, vertical_alignment="center"):
         label = "Profile again" if there else "Profile" if beside is None else "Profile side by side"
-        if st.button(
-            label, icon=":material/timer:", type="tertiary" if there else "primary", disabled=working
-        ):
+        if st.button(label, icon=":material/timer:", type="tertiary" if there else "primary", disabled=busy):
             ids = [point.variant.id for point in (chosen, beside) if point is not None]
             queue_profile(chosen.stage.id, ids, again=there)
             st.rerun()

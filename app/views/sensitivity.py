@@ -8,12 +8,12 @@ import streamlit as st
 import app.session
 from app import numbers
 from app.charts.sensitivity import CELL, CHANGES, VIEWS, sensitivity_map
+from app.components.asked_job import working
 from app.components.error_box import error_box
 from app.components.linked import linked_choice, remember
 from app.components.live import live
 from app.components.plain import plain
-from app.components.progress import job_progress
-from app.queueing import cancel, queue_sensitivity
+from app.queueing import queue_sensitivity
 from app.recipes import Plain, whole, with_layer
 from db import analyses, jobs, runs
 from db.models import Analysis, Experiment, Job, Stage
@@ -58,12 +58,7 @@ def _empty() -> None:
 
 
 def _measure(stage: Stage, job: Job | None, *, again: bool) -> None:
-    if job is not None and job.state in ("queued", "running"):
-        with st.container(border=True):
-            job_progress(job, key=f"sensitivity-{job.id}")
-            if st.button("Cancel", icon=":material/stop:", disabled=job.cancel_requested):
-                cancel(job.id)
-                st.rerun()
+    if working(job):
         return
     if job is not None and job.state == "failed" and job.error:
         error_box(job.error)

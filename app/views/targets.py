@@ -15,7 +15,6 @@ from db import jobs, workers
 from db.models import Job, Worker
 from db.workers import NamedTarget, target_of, target_queue
 
-KINDS = ("import", "run", "measure")
 START_ONE = "paredown worker"
 ADD_ONE = """\
 export PAREDOWN_DATABASE_URL=postgresql://paredown:PASSWORD@SERVER/paredown
@@ -28,8 +27,8 @@ def main() -> None:
     st.title("Targets")
     with app.session.reading() as session:
         online, targets = workers.online(session), workers.targets(session)
-        active = jobs.active(session, KINDS)
-        counts = jobs.count_by_state(session, KINDS)
+        active = jobs.active(session)
+        counts = jobs.count_by_state(session)
     queues = {queue for worker in online for queue in worker.queues}
     st.subheader("Workers online")
     if not online:

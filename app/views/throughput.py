@@ -11,12 +11,12 @@ import app.session
 from app import numbers
 from app.charts.throughput import rate, throughput_map
 from app.charts.variants import moved_words
+from app.components.asked_job import working
 from app.components.error_box import error_box
 from app.components.linked import linked_choice, remember
 from app.components.live import live
 from app.components.plain import plain
-from app.components.progress import job_progress
-from app.queueing import cancel, queue_throughput
+from app.queueing import queue_throughput
 from app.recipes import chips
 from db import analyses, jobs, variants
 from db.models import Analysis, Job, Run, Stage, Variant
@@ -76,12 +76,7 @@ def _heading(variant: Variant, stage: Stage, run: Run) -> None:
 def _measure(row: DeltaGenerator, variant: Variant, stage: Stage, job: Job | None, *, again: bool) -> None:
     """The budget and the button, or how the job stands."""
     own = job is not None and job.request.get("variant") == variant.id
-    if job is not None and job.state in ("queued", "running"):
-        with st.container(border=True):
-            job_progress(job, key=f"throughput-{job.id}")
-            if st.button("Cancel", icon=":material/stop:", disabled=job.cancel_requested):
-                cancel(job.id)
-                st.rerun()
+    if working(job):
         return
     if job is not None and own and job.state == "failed" and job.error:
         error_box(job.error)

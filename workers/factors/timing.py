@@ -1,15 +1,13 @@
 """How long layers take on the target, one against the other."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from workers.base import Artefact, Bench, Candidate, Context, Measurement, Split
+from workers.base import Artefact, Bench, Candidate, Context, Measurement
+from workers.data.one_batch import OneBatch
 from workers.deploy.export import export_layer
 from workers.measures.latency import Latency
 
@@ -31,7 +29,7 @@ def latency_ratios(layers: Sequence[nn.Module], inputs: Tensor, context: Context
             export_layer(layer, inputs.shape[1:], file)
             artefacts.append(Artefact(file, Candidate(context.original.spec, onnx=file)))
         target = context.target.model_copy(update={"batch": len(inputs)})
-        bench = Bench(_OneBatch(inputs), context.runtime, target, lambda _: None)
+        bench = Bench(OneBatch(inputs), context.runtime, target, lambda _: None)
         taken = Latency(seconds=SECONDS).take(artefacts, bench)
     return [_upper_end(found) for found in taken[1:]]
 
@@ -40,27 +38,3 @@ def _upper_end(measurements: Sequence[Measurement]) -> float:
     high = next(m.high for m in measurements if m.name == "latency_ratio")
     assert high is not None
     return high
-
-
-@dataclass(frozen=True)
-class _OneBatch:
-    """A layer's inputs in the place of samples."""
-
-    inputs: Tensor
-    classes: tuple[str, ...] = ()
-
-    def labels(self, split: Split) -> np.ndarray:  # noqa: ARG002
-        return np.zeros(len(self.inputs), np.int64)
-
-    def order(self, split: Split, shuffle: int | None) -> np.ndarray:  # noqa: ARG002
-        return np.arange(len(self.inputs))
-
-    def batches(
-        self,
-        split: Split,  # noqa: ARG002
-        batch_size: int,  # noqa: ARG002
-        *,
-        shuffle: int | None = None,  # noqa: ARG002
-        augment: str = "none",  # noqa: ARG002
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self.inputs, torch.zeros(len(self.inputs), dtype=torch.int64)

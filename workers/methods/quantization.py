@@ -1,9 +1,7 @@
 """Store and compute in fewer bits: int8 by calibration, per call or by training; half the bits of a float."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,6 +10,7 @@ from pydantic import Field
 
 from workers.base import Candidate, Context, Family, Method
 from workers.errors import StepFailed
+from workers.graph.naming import named_layers
 from workers.quantization.answers import check_saturation
 from workers.quantization.aware import folded, with_rounding, without_rounding
 from workers.quantization.network import Network, float_network
@@ -155,24 +154,16 @@ class Quantization(TrainingSettings, Method):
         return found
 
     def _kept(self, network: Network) -> frozenset[str]:
-        """Nodes that `keep_in_float` names, also by the module that holds them. Raises StepFailed."""
+        """Nodes of the layers that `keep_in_float` names. Raises StepFailed."""
         layers = {layer.weight.removesuffix(".weight"): layer.node for layer in network.layers}
-        found: set[str] = set()
-        for pattern in filter(None, (part.strip() for part in self.keep_in_float.split(","))):
-            named = {n for n in layers if fnmatchcase(n, pattern) or n.startswith(f"{pattern}.")}
-            if not named:
-                close = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.4) or list(layers)[:3]
-                raise StepFailed(
-                    "quantization: keep_in_float",
-                    f"{pattern!r} is no layer with weights of this model.",
-                    f"Similar names are {', '.join(close)}.",
-                )
-            found |= {layers[name] for name in named}
+        found = named_layers(
+            self.keep_in_float, layers, where="quantization: keep_in_float", what="layer with weights"
+        )
         if len(found) == len(layers):
             raise StepFailed(
                 "quantization: keep_in_float", "every layer is to stay in float.", "Leave this step out."
             )
-        return frozenset(found)
+        return frozenset(layers[name] for name in found)
 
     def _writers(
         self, model: Candidate, network: Network, context: Context

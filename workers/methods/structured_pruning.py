@@ -1,9 +1,7 @@
 """Remove whole channels and residual blocks, so that what is left is a smaller dense network."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +10,7 @@ from torch.fx import GraphModule
 from workers.base import Candidate, Context, Family, Method, Progress
 from workers.errors import StepFailed
 from workers.graph.layer_roles import LAYERS
+from workers.graph.naming import named_layers
 from workers.importance import IMPORTANCES, ImportanceId
 from workers.pruning.blocks import remove_blocks
 from workers.pruning.choosing import Scope, by_root
@@ -205,20 +204,8 @@ class _Pruning:
 
 
 def _kept_layers(graph: GraphModule, keep: str) -> frozenset[str]:
-    """The layers that the patterns name, also by the module that holds them."""
     layers = [name for name, module in graph.named_modules() if isinstance(module, LAYERS)]
-    found: set[str] = set()
-    for pattern in filter(None, (part.strip() for part in keep.split(","))):
-        named = {n for n in layers if fnmatchcase(n, pattern) or n.startswith(f"{pattern}.")}
-        if not named:
-            close = difflib.get_close_matches(pattern, layers, n=3, cutoff=0.4) or layers[:3]
-            raise StepFailed(
-                "structured_pruning: keep",
-                f"{pattern!r} is no convolution or linear layer of this model.",
-                f"Similar names are {', '.join(close)}.",
-            )
-        found |= named
-    return frozenset(found)
+    return named_layers(keep, layers, where="structured_pruning: keep", what="convolution or linear layer")
 
 
 def _reached(removed: float, amount: float, what: str) -> str:

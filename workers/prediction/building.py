@@ -4,8 +4,6 @@ What they answer does not matter: the weights are cut anywhere, ranges are made 
 networks take as long for any). Everything is timed as results are, under the host's lock.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +22,6 @@ from workers.errors import StepFailed
 from workers.factors.decompose import can_decompose, decompose, full_ranks
 from workers.graph.layer_roles import LAYERS
 from workers.graph.replacing import replace_layer, replaceable_layers
-from workers.host import versions
 from workers.prediction.plan import ROUND_TO, Plan
 from workers.prediction.reading import read_plan
 from workers.prediction.resizing import resized
@@ -39,7 +36,7 @@ from workers.quantization.network import float_network
 from workers.quantization.scheme import scheme_of_host
 from workers.quantization.static import float_tensors
 from workers.quantization.writing import NARROW, static
-from workers.stages import code_sha256, place_of
+from workers.stages import key_of, place_of
 
 #: Shares of the channels that go; the most telling ones first, for slow models stop early.
 UNIFORM = (0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875)
@@ -77,8 +74,7 @@ def table_key(model: Candidate, place: Place, device: torch.device) -> str:
     layers = [(name, str(module)) for name, module in model.graph.named_modules() if name]
     sizes = [(name, list(tensor.shape)) for name, tensor in model.graph.named_parameters()]
     what = [layers, sizes, str(model.graph.code), model.spec.preprocessing.shape, str(device)]
-    where = [place_of(place.target, place.runtime), code_sha256(), versions()]
-    return hashlib.sha256(json.dumps([what, where], sort_keys=True).encode()).hexdigest()[:32]
+    return key_of(what, place_of(place.target, place.runtime))
 
 
 @dataclass

@@ -6,21 +6,24 @@ no number but a sentence.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 
 from workers.base import Method
+from workers.errors import StepFailed
+from workers.graph.naming import named_layers
 from workers.methods.distillation import Distillation
 from workers.methods.low_rank import TIMED_SHARES, LowRank
 from workers.methods.quantization import Quantization
 from workers.methods.structured_pruning import StructuredPruning
-from workers.prediction.plan import ROUND_TO, Plan, Shares
+from workers.prediction.plan import ROUND_TO, Shares
 from workers.prediction.surface import Surface
 from workers.prediction.table import Table
+from workers.pruning.costs import COSTS
 from workers.recipe import step_id
 
 EXITS = "Of the whole way to the end; early exits are not in it."
+OTHER = "Guessed as if the L2 norm chose the channels; this importance may choose others."
 FLOAT = "Int8 is expected to be slower; the float model would be kept."
 
 
@@ -98,8 +101,13 @@ def _pruned(predictor: Predictor, step: Method, state: _State) -> _State:
         raise NotKnown(f"Times are known for widths that are multiples of {ROUND_TO}.")
     if state.factors:
         raise NotKnown("Times of thin layers with fewer channels are not known before.")
-    plan, keep = predictor.plan, _kept(predictor.plan, step.keep)
-    steps = 32 if step.amount_of == "latency" else 256  # as in `workers.pruning.costs`
+    if step.layer_amounts:
+        raise NotKnown("Shares of single layers are not guessed.")
+    plan, steps = predictor.plan, COSTS[step.amount_of].steps
+    try:
+        keep = named_layers(step.keep, list(plan.by_name), where="keep", what="convolution or linear layer")
+    except StepFailed as error:
+        raise NotKnown(error.what) from error
 
     def narrowed(number: int) -> dict[str, float]:
         return plan.narrowed(number / steps, step.round_to, before=state.left, scope=step.scope, keep=keep)
@@ -116,16 +124,8 @@ def _pruned(predictor: Predictor, step: Method, state: _State) -> _State:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if cost(narrowed(middle)) <= limit else (middle, high)
-    return replace(state, left=narrowed(high))
-
-
-def _kept(plan: Plan, patterns: str) -> frozenset[str]:
-    wanted = [part.strip() for part in patterns.split(",") if part.strip()]
-    return frozenset(
-        layer.name
-        for layer in plan.layers
-        if any(fnmatchcase(layer.name, p) or layer.name.startswith(f"{p}.") for p in wanted)
-    )
+    by_norm = step.scope == "uniform" or step.importance == "l2"
+    return replace(state, left=narrowed(high), notes=state.notes if by_norm else (*state.notes, OTHER))
 
 
 def _factorised(predictor: Predictor, step: Method, state: _State) -> _State:
@@ -169,6 +169,8 @@ def _distilled(predictor: Predictor, step: Method, state: _State) -> _State:
 
 def _quantized(predictor: Predictor, step: Method, state: _State) -> _State:  # noqa: ARG001
     assert isinstance(step, Quantization)
+    if step.keep_in_float:
+        raise NotKnown("Layers that stay in float are not guessed.")
     if step.mode not in ("static", "qat"):
         raise NotKnown(f"The time of mode {step.mode} is not known before.")
     if state.factors:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import ModelProto, NodeProto
 
 from workers.measures.latency import WARM_UP_ROUNDS, alone
-from workers.runtimes.onnxruntime import session_options
+from workers.runtimes.onnxruntime import opened, session_options
 
 #: Operators that layers of the network become.
 PRODUCTS = ("Conv", "Gemm", "MatMul")
@@ -41,11 +40,8 @@ def layer_times_us(
 
 def _nodes(file: Path, inputs: np.ndarray, threads: int, runs: int) -> Iterator[tuple[str, float]]:
     """Every node as it was run, in its order, and its time in microseconds."""
-    options = session_options(threads, optimize=True)
     with tempfile.TemporaryDirectory() as folder, alone(threads):
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(file, options, ["CPUExecutionProvider"])
+        session = opened(file, session_options(threads, profile=Path(folder) / "profile"))
         name = session.get_inputs()[0].name
         for _ in range(runs + WARM_UP_ROUNDS):
             session.run(None, {name: inputs})

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from workers.base import Bench, ModelSpec, Place, Progress, Split
+from workers.base import Bench, ModelSpec, Place, Progress
+from workers.data.one_batch import OneBatch
 from workers.measures.latency import Latency
 from workers.prediction.profile import layer_times_us
 
@@ -51,7 +51,7 @@ class Timing:
 
     def _took(self, first: Path, files: Sequence[Path]) -> Iterator[tuple[Path, Took]]:
         target = self.place.target
-        bench = Bench(_Noise(self._noise), self.place.runtime, target, lambda _: None)
+        bench = Bench(OneBatch(self._noise), self.place.runtime, target, lambda _: None)
         ratios = Latency(seconds=LATENCY_SECONDS).ratios([first, *files], bench)[1:]
         for file, ratio in zip(files, ratios, strict=True):
             exact = 1.0 if file == first else ratio
@@ -66,27 +66,3 @@ class Timing:
     def _noise(self) -> Tensor:
         shape = (self.place.target.batch, *self.spec.preprocessing.shape)
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """In the place of samples."""
-
-    inputs: Tensor
-    classes: tuple[str, ...] = ()
-
-    def labels(self, split: Split) -> np.ndarray:  # noqa: ARG002
-        return np.zeros(len(self.inputs), np.int64)
-
-    def order(self, split: Split, shuffle: int | None) -> np.ndarray:  # noqa: ARG002
-        return np.arange(len(self.inputs))
-
-    def batches(
-        self,
-        split: Split,  # noqa: ARG002
-        batch_size: int,  # noqa: ARG002
-        *,
-        shuffle: int | None = None,  # noqa: ARG002
-        augment: str = "none",  # noqa: ARG002
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self.inputs, torch.zeros(len(self.inputs), dtype=torch.int64)

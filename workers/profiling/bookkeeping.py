@@ -81,7 +81,5 @@ def _chain(length: int, inputs: int, threads: int, profile: Path | None = None) 
     zero = from_array(np.zeros((), np.float32), "zero")
     graph = helper.make_graph(nodes, "bookkeeping", ends[:1], ends[1:], [zero] * (inputs > 1))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    options = session_options(threads, optimize=False)
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    options = session_options(threads, optimize=False, profile=profile)
     return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])

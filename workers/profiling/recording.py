@@ -19,7 +19,7 @@ import onnx
 import onnxruntime as ort
 
 from workers.base import Progress
-from workers.measures.latency import alone
+from workers.measures.latency import WARM_UP_ROUNDS, alone
 from workers.profiling.bookkeeping import CUT_OFF_US, Bookkeeping, measure_bookkeeping
 from workers.runtimes.onnxruntime import OnnxRuntimeSession, opened, session_options
 
@@ -27,7 +27,6 @@ SITTINGS = 5
 MIN_ROUNDS, MAX_ROUNDS = 5, 100
 #: Operators that are written down in one sitting; more take longer to read than to run.
 MAX_EVENTS = 4000
-WARM_UP_ROUNDS = 3
 THREADS = 1
 #: These run graphs of their own, whose operators are recorded too.
 WITH_GRAPHS = frozenset(("If", "Loop", "Scan"))
@@ -116,10 +115,7 @@ class _Sitting:
         self._profiled: list[ort.InferenceSession] = []
         self._plain: list[OnnxRuntimeSession] = []
         for file in files:
-            options = session_options(THREADS)
-            options.enable_profiling = True
-            options.profile_file_prefix = str(folder / "profile")
-            self._profiled.append(opened(file, options))
+            self._profiled.append(opened(file, session_options(THREADS, profile=folder / "profile")))
             self._plain.append(OnnxRuntimeSession(opened(file, session_options(THREADS))))
 
     def call(self, samples: Sequence[np.ndarray], rounds: int, seconds: float) -> np.ndarray:

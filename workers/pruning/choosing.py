@@ -1,6 +1,5 @@
 """Which channels go when a given share of them has to."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -9,6 +8,7 @@ from typing import Literal
 import torch
 
 from workers.errors import StepFailed
+from workers.graph.naming import no_such_layer
 from workers.pruning.groups import Group
 
 Scope = Literal["global", "uniform"]
@@ -42,12 +42,8 @@ def by_root(groups: Sequence[Group], amounts: Mapping[str, float]) -> dict[str, 
     found: dict[str, float] = {}
     for layer, amount in amounts.items():
         if layer not in roots:
-            close = difflib.get_close_matches(layer, roots, n=3, cutoff=0.4) or list(roots)[:3]
-            raise StepFailed(
-                "structured_pruning: layer_amounts",
-                f"{layer!r} is no layer of this model that can become narrower.",
-                f"Similar names are {', '.join(close)}.",
-            )
+            where = "structured_pruning: layer_amounts"
+            raise no_such_layer(layer, roots, where=where, what="layer that can become narrower")
         if found.setdefault(roots[layer], amount) != amount:
             raise StepFailed(
                 "structured_pruning: layer_amounts",

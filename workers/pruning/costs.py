@@ -1,6 +1,7 @@
 """What pruning is to make smaller: multiply-accumulates, parameters or the time on the target."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal
 
 from torch.fx import GraphModule
@@ -28,8 +29,7 @@ class Cost(ABC):
 
 
 def cost_of(amount: Amount, start: Candidate, context: Context) -> Cost:
-    kinds: dict[Amount, type[Cost]] = {"macs": _Macs, "parameters": _Parameters, "latency": _Latency}
-    return kinds[amount](start, context)  # type: ignore[call-arg]
+    return COSTS[amount](start, context)  # type: ignore[call-arg]
 
 
 class _Macs(Cost):
@@ -82,3 +82,6 @@ class _Latency(Cost):
         file = self.folder / f"{name}.onnx"
         export_onnx(candidate, file, self.context.data.classes)
         return Artefact(file, candidate)
+
+
+COSTS: Mapping[Amount, type[Cost]] = {"macs": _Macs, "parameters": _Parameters, "latency": _Latency}

@@ -83,7 +83,8 @@ def opened(file: Path, options: ort.SessionOptions, provider: str = PROVIDERS["c
     return session
 
 
-def session_options(threads: int, optimize: bool = True) -> ort.SessionOptions:
+def session_options(threads: int, optimize: bool = True, profile: Path | None = None) -> ort.SessionOptions:
+    """profile: how the name of the file begins into which the time of every operator is written."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -93,4 +94,6 @@ def session_options(threads: int, optimize: bool = True) -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return options

@@ -4,12 +4,14 @@ import os
 import shutil
 from pathlib import Path
 
+from db import variants
 from db.models import Dataset as Row
-from db.models import Model
+from db.models import Model, Run, Stage, Variant
+from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Candidate, ModelSpec
-from workers.data import Dataset, open_dataset
-from workers.errors import DatasetRefused, ParedownError
+from workers.data import Dataset, ImageData, open_dataset
+from workers.errors import DatasetRefused, ParedownError, StepFailed
 from workers.graph.importing import open_model
 from workers.work.fetching import stored
 
@@ -39,6 +41,28 @@ def open_data(assignment: Assignment, row: Row) -> Dataset:
             raise DatasetRefused(row.name, "is not a known dataset.", "Upload a .zip or an .npz.")
         return open_dataset(row.source, cache=cache, seed=row.seed)
     return open_dataset(placed(assignment, row.upload_sha256, row.source), cache=cache, seed=row.seed)
+
+
+def point_of(assignment: Assignment, variant_id: str) -> tuple[Variant, Stage, Run]:
+    """The point that a request names. Raises StepFailed."""
+    with reading(assignment.settings.database) as session:
+        found = variants.whole(session, variant_id)
+    if found is None:
+        raise StepFailed(assignment.job.kind, "the point is no longer there.", "Choose another one.")
+    return found
+
+
+def prepared(assignment: Assignment, dataset: Dataset, spec: ModelSpec) -> ImageData:
+    """As the model takes it; decoded pictures are kept for the next job."""
+    return dataset.prepare(spec.preprocessing, assignment.settings.data / "datasets")
+
+
+def data_of(assignment: Assignment, run: Run) -> ImageData:
+    """What a run was made with, as its model takes it."""
+    with reading(assignment.settings.database) as session:
+        experiment = session.get_one(Run, run.id).experiment
+        model, dataset = experiment.model, experiment.dataset
+    return prepared(assignment, open_data(assignment, dataset), ModelSpec.model_validate(model.spec))
 
 
 def open_model_of(assignment: Assignment, model: Model) -> Candidate:

@@ -18,7 +18,7 @@ from workers.errors import DatasetRefused, StepFailed
 from workers.measuring import Measuring
 from workers.places import USUAL, choose
 from workers.stages import Stage, Store, code_sha256
-from workers.work.files import open_data, placed
+from workers.work.files import open_data, placed, prepared
 from workers.work.rows import columns_of
 
 
@@ -36,7 +36,7 @@ def do(assignment: Assignment) -> None:
         raise StepFailed("measure", "the run is no longer there, or has no stage yet.", "Choose another one.")
     spec = ModelSpec.model_validate(row.experiment.model.spec)
     assignment.tell("Fetching and reading the dataset")
-    data = _data(assignment, row).prepare(spec.preprocessing, settings.data / "datasets")
+    data = prepared(assignment, _data(assignment, row), spec)
     assignment.tell("Fetching the exported files")
     whole = any(place.runtime.whole_models_only for place in choice.places)
     store = Store(settings.data / "measured" / code_sha256()[:16])  # other code, other numbers

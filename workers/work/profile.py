@@ -1,7 +1,5 @@
 """Kind `profile`: where the time of a variant's file goes, beside that of another one."""
 
-import hashlib
-import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,15 +11,14 @@ from db import analyses, variants
 from db.models import Run, new_id
 from db.session import reading
 from workers.assignment import Assignment
-from workers.base import Bench, ModelSpec, Progress, Target
-from workers.errors import StepFailed
-from workers.host import host_facts, versions
+from workers.base import Bench, Progress, Target
+from workers.host import host_facts
 from workers.profiling.peaks import Peaks, measure_peaks
 from workers.profiling.profile import profile
 from workers.profiling.recording import THREADS
 from workers.runtimes.onnxruntime import OnnxRuntime
-from workers.stages import code_sha256
-from workers.work.files import open_data, placed
+from workers.stages import key_of
+from workers.work.files import data_of, placed, point_of
 
 KIND = "profile"
 log = logging.getLogger(__name__)
@@ -67,24 +64,14 @@ def do(assignment: Assignment) -> None:
 
 def _wanted(assignment: Assignment, ids: list[str], target: Target) -> tuple[Run, list[_Wanted]]:
     """And the run of the first variant, for its data."""
-    with reading(assignment.settings.database) as session:
-        found = [variants.whole(session, name) for name in ids]
+    points = [point_of(assignment, name) for name in ids]
     wanted: dict[str, _Wanted] = {}
-    runs: list[Run] = []
-    for whole in found:
-        if whole is None:
-            raise StepFailed("profile", "the point is no longer there.", "Choose another one.")
-        variant, stage, run = whole
+    for variant, stage, _ in points:
         sha256 = variants.stored(variant, stage, "file")
         assert sha256 is not None
-        wanted.setdefault(sha256, _Wanted(stage.id, sha256, _key(stage.id, sha256, target)))
-        runs.append(run)
-    return runs[0], list(wanted.values())
-
-
-def _key(stage_id: str, sha256: str, target: Target) -> str:
-    decides = [stage_id, sha256, target.model_dump(mode="json"), versions(), code_sha256()]
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+        key = key_of(stage.id, sha256, target.model_dump(mode="json"))
+        wanted.setdefault(sha256, _Wanted(stage.id, sha256, key))
+    return points[0][2], list(wanted.values())
 
 
 def _all_there(assignment: Assignment, wanted: list[_Wanted]) -> bool:
@@ -103,16 +90,10 @@ def _target() -> Target:
 
 
 def _bench(assignment: Assignment, run: Run, target: Target) -> Bench:
-    with reading(assignment.settings.database) as session:
-        experiment = session.get_one(Run, run.id).experiment
-        model, dataset = experiment.model, experiment.dataset
-    spec = ModelSpec.model_validate(model.spec)
-    data = open_data(assignment, dataset).prepare(spec.preprocessing, assignment.settings.data / "datasets")
-
     def tell(progress: Progress) -> None:
         assignment.tell(progress.text.capitalize(), share=0.3 + 0.65 * progress.share)
 
-    return Bench(data, OnnxRuntime(), target, tell)
+    return Bench(data_of(assignment, run), OnnxRuntime(), target, tell)
 
 
 def _peaks(folder: Path, target: Target) -> Peaks:

@@ -1,6 +1,7 @@
 """Kind `run`: a recipe applied to a model and a dataset, each stage kept as soon as it is finished."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from sqlalchemy.orm import Session
@@ -18,7 +19,7 @@ from workers.measures.accuracy import answers_file
 from workers.pipeline import Event, Job, Stage, run
 from workers.places import USUAL, choose
 from workers.recipe import Recipe
-from workers.work.files import open_data, open_model_of
+from workers.work.files import open_data, open_model_of, prepared
 from workers.work.pictures import keep_pictures
 from workers.work.rows import columns_of, threshold_columns
 
@@ -43,7 +44,7 @@ def do(assignment: Assignment) -> None:
     assignment.tell("Reading the dataset")
     dataset = open_data(assignment, row.experiment.dataset)
     assignment.tell("Decoding the pictures")
-    data = dataset.prepare(model.spec.preprocessing, settings.data / "datasets")
+    data = prepared(assignment, dataset, model.spec)
     recipe = Recipe.model_validate(row.recipe)
     kept = _Kept(assignment, row, dataset, choice.places[0].target)
     outcome = run(
@@ -64,10 +65,7 @@ def do(assignment: Assignment) -> None:
     )
 
     def finish(session: Session) -> None:
-        for stage in outcome.stages:
-            stage_id, known = kept.stages[stage.index]
-            added = [m for m in stage.measurements if m not in known]
-            runs.add_measurements(session, stage_id, [columns_of(m) for m in added])
+        kept.add(session, outcome.stages)
         warnings = list(outcome.warnings)
         if elsewhere:
             jobs.measure(session, row.id, target=elsewhere, runtime=runtime or USUAL)
@@ -132,6 +130,13 @@ class _Kept:
 
         self.assignment.write(change)
         log.info("stage %d %s %s", stage.index, stage.key, "from cache" if stage.cached else "carried out")
+
+    def add(self, session: Session, stages: Sequence[Stage]) -> None:
+        """What was measured since, once all stages were timed side by side."""
+        for stage in stages:
+            stage_id, known = self.stages[stage.index]
+            added = [m for m in stage.measurements if m not in known]
+            runs.add_measurements(session, stage_id, [columns_of(m) for m in added])
 
     def _beside(self, stage: Stage, name: str) -> str | None:
         """In the store, if the stage has such a file."""

@@ -1,8 +1,5 @@
 """Kind `sensitivity`: the layers of a model, each changed alone, on a dataset."""
 
-import hashlib
-import json
-
 import torch
 
 from db import analyses
@@ -11,12 +8,11 @@ from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Context, Progress
 from workers.errors import StepFailed
-from workers.host import versions
 from workers.places import USUAL, choose
 from workers.sensitivity.analysis import Analysis
 from workers.sensitivity.table import Asked, Table
-from workers.stages import code_sha256
-from workers.work.files import open_data, open_model_of
+from workers.stages import key_of
+from workers.work.files import open_data, open_model_of, prepared
 
 KIND = "sensitivity"
 
@@ -32,9 +28,7 @@ def do(assignment: Assignment) -> None:
         model, dataset = run.experiment.model, run.experiment.dataset
     place = choose(USUAL, settings.threads).steps
     target = place.target.model_dump(mode="json")
-    depends = [model.file_sha256, model.spec, dataset.sha256, target, asked.model_dump(), run.seed]
-    everything = json.dumps([*depends, code_sha256(), versions()], sort_keys=True)
-    key = hashlib.sha256(everything.encode()).hexdigest()[:32]
+    key = key_of(model.file_sha256, model.spec, dataset.sha256, target, asked.model_dump(), run.seed)
     with reading(settings.database) as session:
         found = analyses.find(session, KIND, key)
         known = None if found is None else Table.model_validate(found.document)
@@ -44,7 +38,7 @@ def do(assignment: Assignment) -> None:
     candidate = open_model_of(assignment, model)
     if candidate.graph is None:
         raise StepFailed("sensitivity", "an ONNX file cannot be pruned.", "Upload the model as a .pt2.")
-    data = open_data(assignment, dataset).prepare(candidate.spec.preprocessing, settings.data / "datasets")
+    data = prepared(assignment, open_data(assignment, dataset), candidate.spec)
     rows = 0 if known is None else len(known.rows)
 
     def tell(progress: Progress) -> None:

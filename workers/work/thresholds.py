@@ -12,16 +12,15 @@ from sqlalchemy.orm import Session
 from db import variants
 from db.artifacts import Artifacts
 from db.models import Run, Stage, Variant
-from db.session import reading
 from workers.assignment import Assignment
-from workers.base import Measurement, ModelSpec
+from workers.base import Measurement
 from workers.calibration.calibrate import BATCH_SIZE, GATE_SAMPLES, LOGITS, REPORT, write_report
 from workers.calibration.moving import KeptExits, read_kept
 from workers.deploy.exit_parity import ExitParity, check_exits
 from workers.deploy.one_file import set_thresholds
 from workers.errors import StepFailed
 from workers.measures.accuracy import SPLITS, answers_file, keep_answers
-from workers.work.files import open_data, placed
+from workers.work.files import data_of, placed, point_of
 from workers.work.rows import columns_of, threshold_columns
 
 log = logging.getLogger(__name__)
@@ -30,13 +29,9 @@ log = logging.getLogger(__name__)
 def do(assignment: Assignment) -> None:
     """subject_id: the stage. request: {"variant": one of its variants, "thresholds": one per exit}."""
     request = assignment.job.request
-    with reading(assignment.settings.database) as session:
-        found = variants.whole(session, request["variant"])
-    if found is None or found[1].exit_logits_sha256 is None:
-        raise StepFailed(
-            "thresholds", "the point is no longer there, or has no exits.", "Choose another one."
-        )
-    variant, stage, run = found
+    variant, stage, run = point_of(assignment, request["variant"])
+    if stage.exit_logits_sha256 is None:
+        raise StepFailed("thresholds", "the point has no exits.", "Choose another one.")
     named = threshold_columns(request["thresholds"])
     thresholds = tuple(named.values())
     kept, file = _kept(assignment, stage), placed(assignment, stage.file_sha256, "model.onnx")
@@ -58,11 +53,7 @@ def _kept(assignment: Assignment, stage: Stage) -> KeptExits:
 
 def _inputs(assignment: Assignment, run: Run) -> np.ndarray:
     """The first samples of validation, as the model takes them."""
-    with reading(assignment.settings.database) as session:
-        experiment = session.get_one(Run, run.id).experiment
-        model, dataset = experiment.model, experiment.dataset
-    spec = ModelSpec.model_validate(model.spec)
-    data = open_data(assignment, dataset).prepare(spec.preprocessing, assignment.settings.data / "datasets")
+    data = data_of(assignment, run)
     batches = itertools.islice(data.batches("validation", BATCH_SIZE), GATE_SAMPLES // BATCH_SIZE)
     return np.concatenate([inputs.numpy() for inputs, _ in batches])
 

@@ -1,23 +1,17 @@
 """Kind `throughput`: how many samples per second a variant's file answers, as a grid."""
 
-import hashlib
-import json
-
 import numpy as np
 
 from db import analyses, variants
-from db.models import Dataset as Row
-from db.models import Run
 from db.session import reading
 from workers.assignment import Assignment
-from workers.base import ImagePreprocessing, ModelSpec, Progress
-from workers.errors import StepFailed
-from workers.host import logical_cores, versions
+from workers.base import LabelledData, Progress
+from workers.host import logical_cores
 from workers.measures.latency import SAMPLES_BYTES
 from workers.places import USUAL, choose
-from workers.stages import code_sha256
+from workers.stages import key_of
 from workers.throughput.search import measure_grid
-from workers.work.files import open_data, placed
+from workers.work.files import data_of, placed, point_of
 
 KIND = "throughput"
 #: More than the largest batch, so that batches differ.
@@ -30,23 +24,17 @@ def do(assignment: Assignment) -> None:
     measure also what was measured before}.
     """
     request = assignment.job.request
-    with reading(assignment.settings.database) as session:
-        found = variants.whole(session, request["variant"])
-        if found is None:
-            raise StepFailed("throughput", "the point is no longer there.", "Choose another one.")
-        variant, stage, run = found
-        experiment = session.get_one(Run, run.id).experiment
-        spec, dataset = ModelSpec.model_validate(experiment.model.spec), experiment.dataset
+    variant, stage, run = point_of(assignment, request["variant"])
     seconds, sha256 = float(request["seconds"]), variants.stored(variant, stage, "file")
     assert sha256 is not None
     place, cores = choose(USUAL, assignment.settings.threads).steps, logical_cores()
     target = place.target.model_dump(mode="json", exclude={"threads", "batch"})
-    key = _key(sha256, dataset.sha256, target, cores, seconds)
+    key = key_of(sha256, run.experiment_id, target, cores, seconds)
     with reading(assignment.settings.database) as session:
         if analyses.find(session, KIND, key) is not None and not request.get("again"):
             return
     assignment.tell("Reading the dataset")
-    samples = _samples(assignment, dataset, spec.preprocessing)
+    samples = _samples(data_of(assignment, run))
 
     def tell(progress: Progress) -> None:
         assignment.tell(f"Measuring {progress.text}", share=progress.share)
@@ -61,15 +49,8 @@ def do(assignment: Assignment) -> None:
     )
 
 
-def _key(*depends: object) -> str:
-    """Of everything that the grid depends on, the code and its packages too."""
-    everything = [*depends, code_sha256(), versions()]
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _samples(assignment: Assignment, dataset: Row, preprocessing: ImagePreprocessing) -> np.ndarray:
+def _samples(data: LabelledData) -> np.ndarray:
     """(N, C, H, W) of validation, as many as fit in 64 MiB."""
-    data = open_data(assignment, dataset).prepare(preprocessing, assignment.settings.data / "datasets")
     found: list[np.ndarray] = []
     for inputs, _ in data.batches("validation", READ_AT_ONCE, shuffle=0):
         found.append(inputs.numpy())

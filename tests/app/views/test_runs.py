@@ -7,6 +7,7 @@ from streamlit.testing.v1 import AppTest
 from app import session
 from db import datasets, jobs, runs
 from tests.app.views.conftest import Open
+from workers.job import KINDS
 
 
 def run_named(name: str) -> Any:
@@ -97,6 +98,13 @@ def test_targets_show_the_worker_and_its_job(visit: Open, experiment: str) -> No
     page = visit("targets")
     assert any("worker-1" in element.value for element in page.markdown)
     assert page.table[0].value.iloc[0].tolist() == ["cpu", 0, 1]
+
+
+def test_targets_count_jobs_of_every_kind(visit: Open, experiment: str) -> None:  # noqa: ARG001
+    with session.writing() as opened:
+        for kind in KINDS:
+            jobs.add(opened, kind, "something", queue="cpu", request={})
+    assert visit("targets").table[0].value.iloc[0].tolist() == ["cpu", len(KINDS), 1]
 
 
 def test_targets_without_a_worker_say_how_to_start_one(visit: Open) -> None:

@@ -12,7 +12,7 @@ from workers.base import Candidate, Context, Method
 from workers.catalog import METHODS, RUNTIMES
 from workers.graph.students import known
 from workers.measures.macs import count_macs
-from workers.prediction.expecting import EXITS, FLOAT, Predictor
+from workers.prediction.expecting import EXITS, FLOAT, OTHER, Predictor
 from workers.prediction.plan import Plan
 from workers.prediction.reading import read_plan
 from workers.prediction.training import Earlier, earlier, training_seconds
@@ -67,6 +67,17 @@ def test_pruning_leads_where_the_step_leads(
     assert expected.ratio == pytest.approx(0.1 + 0.9 * exact, rel=0.05)
 
 
+def test_channels_that_another_importance_chooses_are_guessed_with_a_warning(plan: Plan) -> None:
+    """Only where groups lose differently does it matter which importance chose."""
+    for scope, importance, told in (
+        ("uniform", "random", ()),
+        ("global", "l2", ()),
+        ("global", "random", (OTHER,)),
+    ):
+        pruning = step("structured_pruning", scope=scope, importance=importance)
+        assert Predictor(table(plan)).expect([pruning]).notes == told
+
+
 def test_latency_is_reached_by_latency(plan: Plan) -> None:
     found = Predictor(table(plan)).expect([step("structured_pruning", amount=0.4, amount_of="latency")])
     assert found.ratio is not None
@@ -110,6 +121,9 @@ def test_zeros_and_training_make_nothing_faster(plan: Plan) -> None:
         step("low_rank", rank_by="energy"),
         step("distillation", student="shallower"),
         step("quantization", mode="fp16"),
+        step("structured_pruning", amount=0, layer_amounts={"conv1": 0.5}),
+        step("structured_pruning", keep="no.such.layer"),
+        step("quantization", keep_in_float="conv1"),
     ],
 )
 def test_what_was_not_timed_gives_a_sentence_and_no_number(plan: Plan, unknown: Method) -> None:
