@@ -11,6 +11,14 @@ from app.api import state
 _JS = """
 const BURST = 3, BURST_MS = 15000; // short stages must not make twenty open pages rerun without end
 const LOST_MS = 6000; // a rerun that has not come by then was lost
+const PRESSED_MS = 1500; // from a press until the server tells that it runs
+
+// The server stops what it runs for a rerun of the page: of a press that it had not come to, nothing would stay.
+let pressed = 0;
+for (const kind of ["pointerdown", "pointerup", "keydown"])
+  addEventListener(kind, () => { pressed = Date.now(); }, { capture: true, passive: true });
+const busy = () => Date.now() - pressed < PRESSED_MS
+  || document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === "running";
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const poll = (parentElement.poll ??= { timer: null });
@@ -20,7 +28,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const drawn = data.version ?? (poll.first ??= version);
     poll.reruns = (poll.reruns ?? []).filter((then) => now - then < BURST_MS);
     const asked = poll.asked === version && now - poll.reruns.at(-1) < LOST_MS;
-    const redraw = version !== drawn && !asked && poll.reruns.length < BURST; // else a later poll does it
+    const later = asked || poll.reruns.length >= BURST || busy(); // a later poll does it
+    const redraw = version !== drawn && !later;
     // What is set at the same moment goes to the server as one request, of a fragment if one is among them:
     // the page would lose. With `redraw` nobody else asks, since the page draws everything anyway.
     window.dispatchEvent(new CustomEvent("paredown:state", { detail: { ...state, redraw } }));
@@ -50,7 +59,8 @@ def live(path: str, *, key: str, seconds: float = 1.0) -> None:
     """Poll GET `path` and rerun the page (or the fragment around it) when the JSON's `version` changes.
 
     Call it before the page reads its data: what changes in between is then seen by the first poll.
-    It reruns at once, but at most three times in fifteen seconds. key: begins with `live`, see look.css.
+    It reruns at once, but at most three times in fifteen seconds and never beside a press of the user's, which
+    it would undo. key: begins with `live`, see look.css.
     Paths: /api/state/models, /data, /runs, /runs/<run id>, /targets (see `app/api/state.py`).
     """
     data = {"path": path, "version": state.version(path), "ms": round(seconds * 1000)}

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from app.components.run_charts import REDRAWN_S
 from db import jobs, runs
@@ -124,6 +124,22 @@ def test_cancel_retry_duplicate(page: Page, web: Web) -> None:
     with reading(web.settings.database) as session:
         assert jobs.latest(session, [run])[run].state == "queued"
     page.get_by_role("button", name="Duplicate and edit").click()
+    expect(page.get_by_role("textbox", name="Name")).to_have_value("Balanced (copy)")
+
+
+def test_news_that_come_with_a_press_do_not_undo_it(page: Page, web: Web) -> None:
+    """For a rerun the server stops what it runs: of a press that it had not come to, nothing stayed."""
+    page.goto(f"{web.address}/new-run")
+    page.get_by_role("button", name="Queue run", exact=True).click()
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    page.wait_for_timeout(2000)  # what the queueing itself changed is drawn
+    held: list[Route] = []
+    page.route("**/api/state/runs/*", lambda route: route.continue_() if held else held.append(route))
+    while not held:
+        page.wait_for_timeout(50)
+    news = held[0].fetch().json() | {"version": "news"}
+    page.get_by_role("button", name="Duplicate and edit").click()
+    held[0].fulfill(json=news)
     expect(page.get_by_role("textbox", name="Name")).to_have_value("Balanced (copy)")
 
 
