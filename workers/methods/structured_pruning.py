@@ -1,7 +1,7 @@
 """Remove whole channels and residual blocks, so that what is left is a smaller dense network."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -16,7 +16,7 @@ from workers.pruning.blocks import remove_blocks
 from workers.pruning.choosing import Scope, by_root
 from workers.pruning.costs import Amount, Cost, cost_of
 from workers.pruning.following import follow
-from workers.pruning.groups import CannotFollow
+from workers.pruning.groups import CannotFollow, Group
 from workers.pruning.search import narrow, sample_input
 from workers.training.recovery import RecoverySettings, recover
 from workers.training.statistics import recalibrate
@@ -108,6 +108,8 @@ class _Pruning:
         self.keep = _kept_layers(graph, settings.keep)
         self.notes: list[str] = []
         self.removed = 0.0
+        #: Of every group whose share is given, by its root, before the first round.
+        self.widths: dict[str, int] = {}
         self.cost: Cost = cost_of(settings.amount_of, model, context)
 
     def run(self) -> Candidate:
@@ -116,6 +118,8 @@ class _Pruning:
         for number in range(1, rounds + 1):
             # Every round removes the same share of what the one before it left.
             self._narrow(1 - (1 - self.settings.amount) ** (number / rounds), number)
+            if self.graph is self.model.graph:  # less than one step of widths was due: nothing is lost yet
+                continue
             if self.settings.recalibrate:
                 recalibrate(self.graph, self.context)
                 self.graph.eval()
@@ -150,11 +154,6 @@ class _Pruning:
         scores = IMPORTANCES[self.settings.importance]().scores(self.graph, context)
         followed = follow(self.graph, self.sample, scores, self.keep)
         self.notes.extend(followed.notes)
-        rounds = self.settings.rounds
-        fixed = {
-            root: 1 - (1 - share) ** (1 / rounds)
-            for root, share in by_root(followed.groups, self.settings.layer_amounts).items()
-        }
         try:
             narrowed = narrow(
                 self.graph,
@@ -165,14 +164,14 @@ class _Pruning:
                 scope=self.settings.scope,
                 round_to=self.settings.round_to,
                 tell=context.tell,
-                fixed=fixed,
+                fixed=self._fixed(followed.groups, number),
             )
         except CannotFollow as error:
             raise StepFailed(
                 "structured_pruning", f"a cut did not pass its comparison ({error}).", "Leave this step out."
             ) from error
         if narrowed is None:
-            if self.graph is self.model.graph:
+            if self.graph is self.model.graph and number == self.settings.rounds:
                 raise StepFailed(
                     "structured_pruning",
                     f"no layer can become narrower at round_to={self.settings.round_to}.",
@@ -180,6 +179,19 @@ class _Pruning:
                 )
             return
         self.graph, self.removed = narrowed.graph, narrowed.removed
+
+    def _fixed(self, groups: Sequence[Group], number: int) -> dict[str, float]:
+        """What groups with a share of their own lose now, by root: of the width that they were left with.
+
+        Reckoned from the first width, since widths are rounded: shares of what a round left would not add up.
+        """
+        widths = {group.root: group.width for group in groups}
+        fixed = {}
+        for root, share in by_root(groups, self.settings.layer_amounts).items():
+            first = self.widths.setdefault(root, widths[root])
+            due = first * (1 - share) ** (number / self.settings.rounds)
+            fixed[root] = max(0.0, 1 - due / widths[root])
+        return fixed
 
     def _recover(self, number: int) -> None:
         assert self.model.graph is not None

@@ -1,7 +1,7 @@
 """The smallest share of channels whose removal saves what was asked for."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
@@ -20,6 +20,24 @@ class Narrowed:
 
     graph: GraphModule
     removed: float
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """Cuts of one graph; many shares round to the same widths."""
+
+    graph: GraphModule
+    sample: torch.Tensor
+    cost: Cost
+    tried: dict[str, Narrowed] = field(default_factory=dict)
+
+    def of(self, dropped: Mapping[str, list[int]]) -> Narrowed:
+        key = repr(dropped)
+        if key not in self.tried:
+            narrowed = copied(self.graph)
+            cut(narrowed, self.sample, dropped)
+            self.tried[key] = Narrowed(narrowed, self.cost.removed(narrowed))
+        return self.tried[key]
 
 
 def sample_input(spec: ModelSpec, seed: int) -> torch.Tensor:
@@ -45,25 +63,19 @@ def narrow(
     fixed: the share that single groups lose, by root; with an amount of 0 only they do.
     None when not a single channel can go. Raises CannotFollow when a cut does not pass its comparison.
     """
-    tried: dict[str, Narrowed] = {}
 
-    def attempt(step: int) -> Narrowed:
-        dropped = choose(groups, step / cost.steps, scope, round_to, fixed)
-        key = repr(dropped)  # many shares round to the same widths
-        if key not in tried:
-            narrowed = copied(graph)
-            cut(narrowed, sample, dropped)
-            tried[key] = Narrowed(narrowed, cost.removed(narrowed))
-        return tried[key]
+    def chosen(step: int) -> dict[str, list[int]]:
+        return choose(groups, step / cost.steps, scope, round_to, fixed)
 
+    attempts = _Attempts(graph, sample, cost)
     low, high = 0, cost.steps - 1 if amount > 0 else 0
-    if not any(choose(groups, high / cost.steps, scope, round_to, fixed).values()):
+    if not any(chosen(high).values()):
         return None
-    best = attempt(high)
+    best = attempts.of(chosen(high))
     while best.removed >= amount and high - low > 1:
         middle = (low + high) // 2
         tell(Progress(f"removing {middle / cost.steps:.0%} of the channels", 1 - (high - low) / cost.steps))
-        found = attempt(middle)
+        found = attempts.of(chosen(middle))
         if found.removed >= amount:
             best, high = found, middle
         else:

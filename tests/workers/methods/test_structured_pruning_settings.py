@@ -132,6 +132,21 @@ def test_amounts_of_layers_are_reached_over_rounds(tmp_path: Path) -> None:
     assert [*widths(after.graph).values()][:2] == [32, 16]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("rounds", [1, 5, 20])
+def test_amounts_of_layers_do_not_depend_on_the_rounds(rounds: int, tmp_path: Path) -> None:
+    """Half of 64 channels is 32, though a round of 20 asks for less than a step of 8."""
+    model = model_of(chain())
+    assert model.graph is not None
+    before = {name: tensor.clone() for name, tensor in model.graph.state_dict().items()}
+    settings = StructuredPruning.model_validate(
+        {"amount": 0, "layer_amounts": {"3": 0.5}, "rounds": rounds, "recovery": "none"}
+    )
+    after = settings.apply(model, context(tmp_path))
+    assert [*widths(after.graph).values()][:2] == [32, 32]  # type: ignore[arg-type]
+    unchanged = model.graph.state_dict()  # also by rounds in which nothing went
+    assert all(torch.equal(tensor, unchanged[name]) for name, tensor in before.items())
+
+
 def test_layer_amounts_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match=r"'7' is no layer .* narrower.*Similar names are 0, 3"):
         prune(chain(), tmp_path, layer_amounts={"7": 0.5})  # gives the logits
