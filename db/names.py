@@ -6,12 +6,21 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+#: What a column holds (`db.models`); what is longer is part of the name and no ending.
+LONGEST, LONGEST_ENDING = 200, 20
+
 
 def free_name(session: Session, column: InstrumentedAttribute[Any], wanted: str) -> str:
-    """`wanted`, or with a number before its ending where a row has that name already."""
+    """`wanted`, or with a number before its ending where a row has that name already.
+
+    A name that would get too long for its column loses letters before the number.
+    """
     taken, name, number = set(session.scalars(select(column))), wanted, 1
     ending = PurePath(wanted).suffix
+    if len(ending) > LONGEST_ENDING:
+        ending = ""
     while name in taken:
         number += 1
-        name = f"{wanted.removesuffix(ending)} ({number}){ending}"
+        end = f" ({number}){ending}"
+        name = wanted.removesuffix(ending)[: LONGEST - len(end)] + end
     return name
