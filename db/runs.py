@@ -38,18 +38,25 @@ def save_stage(
 ) -> Stage:
     """Keep a finished stage and its own variant; replaces what an earlier attempt kept for this index.
 
-    stage: the columns of `Stage` but `id` and `run_id`. measurements: the columns of `Measurement`.
-    thresholds: of its exits, if it has any.
+    Of the same file everything stays that was added since: analyses, other thresholds, numbers of machines
+    with a name. stage: the columns of `Stage` but `id` and `run_id`. measurements: the columns of
+    `Measurement`. thresholds: of its exits, if it has any.
     """
-    session.execute(delete(Stage).where(Stage.run_id == run_id, Stage.index == stage["index"]))
-    row = Stage(run_id=run_id, **stage)
-    row.variants = [
-        Variant(
-            thresholds=None if thresholds is None else dict(thresholds),
-            measurements=[Measurement(**m) for m in measurements],
-        )
-    ]
-    session.add(row)
+    row = session.scalar(select(Stage).where(Stage.run_id == run_id, Stage.index == stage["index"]))
+    if row is not None and (row.key, row.file_sha256) != (stage["key"], stage["file_sha256"]):
+        session.execute(delete(Stage).where(Stage.id == row.id))
+        row = None
+    if row is None:
+        row = Stage(run_id=run_id, **stage, variants=[Variant()])
+        session.add(row)
+    for column, value in stage.items():
+        setattr(row, column, value)
+    row.own.thresholds = None if thresholds is None else dict(thresholds)
+    before = [old for old in row.own.measurements if not (old.target or {}).get("name")]
+    row.own.measurements += [Measurement(**measurement) for measurement in measurements]
+    session.flush()  # first: a new number must have a higher id than any before it
+    for old in before:
+        row.own.measurements.remove(old)
     session.flush()
     return row
 

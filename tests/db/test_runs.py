@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from db import datasets, models_, runs, workers
+from db import analyses, datasets, models_, runs, variants, workers
 from db.clock import seconds_now
 from db.models import DEFAULT_PROJECT, Worker
 from db.session import reading, transaction
@@ -46,6 +46,52 @@ def test_a_stage_that_is_saved_again_replaces_the_first(url: str) -> None:
     assert stage.parity == STAGE["parity"]
     (variant,) = stage.variants
     assert [(m.name, m.value) for m in variant.measurements] == [("accuracy", 0.7), ("latency_p50", None)]
+
+
+HERE = {"host": "h", "runtime": "onnxruntime"}
+
+
+def test_a_retry_leaves_what_was_added_to_a_stage_since(url: str) -> None:
+    run_id = new_run(url)
+    staged = {**STAGE, "exits_sha256": "e" * 64}
+    local = [number("accuracy", 0.5) | {"target": HERE}, number("size", 9.0)]
+    with transaction(url) as session:
+        stage = runs.save_stage(session, run_id, staged, local, {"exit_1": 0.9})
+        runs.add_measurements(session, stage.id, [number("latency_p50", 3.0) | {"target": HERE}])
+        there = number("latency_p50", 7.0) | {"target": {**HERE, "name": "pi5"}}
+        variants.measured(session, stage.own.id, [there])
+        variants.add(session, stage.id, {"thresholds": {"exit_1": 0.6}, "file_sha256": "f" * 64}, [])
+        analyses.save(session, "profile", "key", stage_id=stage.id, target=HERE, document={})
+        stage_id, own_id, newest = stage.id, stage.own.id, variants.newest_measurement(session)
+    with transaction(url) as session:
+        again = {**staged, "cached": True, "notes": ["from cache"]}
+        assert runs.save_stage(session, run_id, again, local, {"exit_1": 0.9}).id == stage_id
+        assert variants.newest_measurement(session) > newest
+    with reading(url) as session:
+        run = runs.whole(session, run_id)
+        assert run is not None
+        (stage,) = run.stages
+        assert (stage.cached, stage.notes, stage.own.id) == (True, ["from cache"], own_id)
+        assert stage.own.thresholds == {"exit_1": 0.9}
+        numbers = {(m.name, m.value, (m.target or {}).get("name")) for m in stage.own.measurements}
+        assert numbers == {("accuracy", 0.5, None), ("size", 9.0, None), ("latency_p50", 7.0, "pi5")}
+        assert len(stage.own.measurements) == 3
+        assert [v.thresholds for v in stage.variants if v.id != own_id] == [{"exit_1": 0.6}]
+        assert len(analyses.of_stage(session, "profile", stage_id)) == 1
+
+
+@pytest.mark.parametrize("changed", ["key", "file_sha256"])
+def test_another_file_in_its_place_is_another_stage(url: str, changed: str) -> None:
+    run_id = new_run(url)
+    with transaction(url) as session:
+        stage = runs.save_stage(session, run_id, STAGE, [number("accuracy", 0.5)])
+        variants.add(session, stage.id, {"file_sha256": "f" * 64}, [number("accuracy", 0.4)])
+    with transaction(url) as session:
+        runs.save_stage(session, run_id, {**STAGE, changed: "9" * 64}, [number("accuracy", 0.6)])
+    with reading(url) as session:
+        run = runs.whole(session, run_id)
+    assert run is not None
+    assert [[[m.value for m in v.measurements] for v in s.variants] for s in run.stages] == [[[0.6]]]
 
 
 def test_what_fails_half_way_leaves_nothing(url: str) -> None:

@@ -78,9 +78,9 @@ def test_moved_points_are_compared_by_their_mean_and_do_not_speak_for_the_run(ur
     assert whole.stages[1].own.thresholds == CALIBRATED
 
 
-def test_a_stage_that_is_carried_out_again_takes_its_points_along(url: str) -> None:
+def test_a_stage_that_becomes_another_file_takes_its_points_along(url: str) -> None:
     fill(url)
     with transaction(url) as session:
         run = runs.all_of(session)[0]
-        runs.save_stage(session, run.id, EXITS, [], CALIBRATED)
+        runs.save_stage(session, run.id, {**EXITS, "file_sha256": "3" * 64}, [], CALIBRATED)
         assert [variant.thresholds for variant, *_ in variants.with_exits(session)] == [CALIBRATED]
