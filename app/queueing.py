@@ -81,7 +81,7 @@ def queue_profile(stage_id: str, variant_ids: Sequence[str], *, again: bool = Fa
 def queue_throughput(stage_id: str, variant_id: str, seconds: float) -> None:
     """Ask for a throughput grid within about so many seconds, also where there is one already."""
     with app.session.writing() as session:
-        request = {"variant": variant_id, "seconds": seconds, "again": True}
+        request = {"variant": variant_id, "seconds": seconds}
         job = jobs.add(session, "throughput", stage_id, queue="cpu", request=request)
     wake(job)
 

@@ -1,5 +1,6 @@
 """What is said to the database about analyses: one JSON document each, found again by what it depends on."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,17 @@ def find(session: Session, kind: str, key: str) -> Analysis | None:
 
 
 def of_stage(session: Session, kind: str, stage_id: str) -> list[Analysis]:
-    """Newest first."""
+    """Newest first; behind them those whose document says that more is to come ("whole": false)."""
     found = select(Analysis).where(Analysis.kind == kind, Analysis.stage_id == stage_id)
-    return list(session.scalars(found.order_by(Analysis.created_at.desc())))
+    newest = session.scalars(found.order_by(Analysis.created_at.desc()))
+    return sorted(newest, key=lambda row: not row.document.get("whole", True))
+
+
+def of_any_stage(session: Session, kind: str, content: str) -> list[Analysis]:
+    """All whose key begins so, where keys are made of that of the content and the stage."""
+    return list(
+        session.scalars(select(Analysis).where(Analysis.kind == kind, Analysis.key.startswith(content)))
+    )
 
 
 def save(
@@ -29,11 +38,12 @@ def save(
     target: Mapping[str, Any],
     document: Mapping[str, Any],
 ) -> Analysis:
-    """Replaces what was kept under this key, of an earlier attempt for instance."""
+    """Replaces what was kept under this key, of an earlier attempt for instance, and is the newest."""
     row = find(session, kind, key)
     if row is None:
         row = Analysis(kind=kind, key=key)
         session.add(row)
     row.stage_id, row.target, row.document = stage_id, dict(target), dict(document)
+    row.created_at = time.time()
     session.flush()
     return row

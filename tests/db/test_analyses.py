@@ -1,6 +1,11 @@
 """Documents about a stage, on both databases."""
 
+import time
+
+from sqlalchemy import update
+
 from db import analyses, runs
+from db.models import Analysis
 from db.session import reading, transaction
 from tests.db.test_runs import STAGE, new_run
 
@@ -24,7 +29,43 @@ def test_what_is_asked_again_is_found_and_replaced_by_its_key(url: str) -> None:
         assert found is not None
         assert (found.document, found.target) == ({"layers": [3]}, TARGET)
         assert analyses.find(session, "sensitivity", "first") is None
-        assert [a.key for a in analyses.of_stage(session, "profile", stage_id)] == ["second", "first"]
+        assert [a.key for a in analyses.of_stage(session, "profile", stage_id)] == ["first", "second"]
+
+
+def test_its_age_is_that_of_what_it_holds(url: str) -> None:
+    run_id, started = new_run(url), time.time()
+    with transaction(url) as session:
+        stage_id = runs.save_stage(session, run_id, STAGE, []).id
+    keep(url, stage_id, "first", 1)
+    with transaction(url) as session:
+        session.execute(update(Analysis).values(created_at=started - 86_400))
+    keep(url, stage_id, "first", 2)
+    with reading(url) as session:
+        (found,) = analyses.of_stage(session, "profile", stage_id)
+    assert found.created_at >= started
+
+
+def test_what_was_broken_off_stands_behind_what_is_whole(url: str) -> None:
+    run_id = new_run(url)
+    with transaction(url) as session:
+        stage_id = runs.save_stage(session, run_id, STAGE, []).id
+        for key, whole in (("1", True), ("2", True), ("3", False)):
+            document = {"whole": whole}
+            analyses.save(session, "sensitivity", key, stage_id=stage_id, target=TARGET, document=document)
+    with reading(url) as session:
+        assert [row.key for row in analyses.of_stage(session, "sensitivity", stage_id)] == ["2", "1", "3"]
+
+
+def test_the_same_content_is_found_for_any_stage(url: str) -> None:
+    run_id = new_run(url)
+    with transaction(url) as session:
+        ids = [runs.save_stage(session, run_id, {**STAGE, "index": index}, []).id for index in (0, 1)]
+    for stage_id in ids:
+        keep(url, stage_id, f"content-{stage_id}", 1)
+    with reading(url) as session:
+        assert {row.stage_id for row in analyses.of_any_stage(session, "profile", "content")} == {*ids}
+        assert [row.stage_id for row in analyses.of_stage(session, "profile", ids[0])] == ids[:1]
+        assert analyses.of_any_stage(session, "profile", "contents") == []
 
 
 def test_they_go_with_their_stage(url: str) -> None:
@@ -33,6 +74,6 @@ def test_they_go_with_their_stage(url: str) -> None:
         stage_id = runs.save_stage(session, run_id, STAGE, []).id
     keep(url, stage_id, "first", 1)
     with transaction(url) as session:
-        runs.save_stage(session, run_id, STAGE, [])  # replaces it
+        runs.save_stage(session, run_id, {**STAGE, "key": "other"}, [])  # replaces it
     with reading(url) as session:
         assert analyses.find(session, "profile", "first") is None

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from db import datasets, jobs, models_, runs
 from db.artifacts import Artifacts
-from db.models import Job
+from db.models import Job, Stage
 from db.session import migrate, reading, transaction
 from db.settings import Settings
 from workers import measuring, pipeline, turns
@@ -103,6 +103,21 @@ def _build(settings: Settings, data: Path, validation: int, steps: Sequence[dict
         job = jobs.add(session, "run", run.id, queue="cpu", request={})
     do(settings, job.id)
     return run.id
+
+
+def equal_baselines(settings: Settings) -> list[tuple[str, str]]:
+    """(stage, own variant) of the run, and of a second one that starts, as all do, from the same file."""
+    with transaction(settings.database) as session:
+        run = runs.all_of(session)[0]
+        first = run.stages[0]
+        columns = {
+            column.name: getattr(first, column.name)
+            for column in Stage.__table__.columns
+            if column.name not in ("id", "run_id")
+        }
+        other = runs.add(session, run.experiment, name="Second", recipe={"steps": []})
+        second = runs.save_stage(session, other.id, columns, [])
+        return [(stage.id, stage.own.id) for stage in (first, second)]
 
 
 def do(settings: Settings, job_id: str) -> None:

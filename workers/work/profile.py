@@ -1,6 +1,7 @@
 """Kind `profile`: where the time of a variant's file goes, beside that of another one."""
 
 import logging
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A variant's file, and the key of what is found out about it."""
+    """A stage's file, and the key of what is found out about it beside the others."""
 
     stage: str
     sha256: str
@@ -45,17 +46,16 @@ def do(assignment: Assignment) -> None:
     bench = _bench(assignment, run, target)
     assignment.tell("Measuring what this machine can do at most", share=0.2)
     peaks = _peaks(assignment.settings.data / "peaks", target)
-    files = [placed(assignment, each.sha256, f"{number}.onnx") for number, each in enumerate(wanted)]
-    profiles = profile(files, bench, peaks)
-    session_id = new_id()
-    documents = [
-        {"session": session_id, "file_sha256": each.sha256, **found.model_dump(mode="json")}
-        for each, found in zip(wanted, profiles, strict=True)
-    ]
+    different = dict.fromkeys(each.sha256 for each in wanted)  # equal files are recorded once
+    files = [placed(assignment, sha256, f"{number}.onnx") for number, sha256 in enumerate(different)]
+    profiles = dict(zip(different, profile(files, bench, peaks), strict=True))
+    shared = {"session": new_id()}
 
     def change(session: Session) -> None:
-        for each, document in zip(wanted, documents, strict=True):
-            told = target.model_dump(mode="json")
+        told = target.model_dump(mode="json")
+        for each in wanted:
+            found = profiles[each.sha256].model_dump(mode="json")
+            document = {**shared, "file_sha256": each.sha256, **found}
             analyses.save(session, KIND, each.key, stage_id=each.stage, target=told, document=document)
 
     assignment.tell("Done", share=1.0)
@@ -65,13 +65,11 @@ def do(assignment: Assignment) -> None:
 def _wanted(assignment: Assignment, ids: list[str], target: Target) -> tuple[Run, list[_Wanted]]:
     """And the run of the first variant, for its data."""
     points = [point_of(assignment, name) for name in ids]
-    wanted: dict[str, _Wanted] = {}
-    for variant, stage, _ in points:
-        sha256 = variants.stored(variant, stage, "file")
-        assert sha256 is not None
-        key = key_of(stage.id, sha256, target.model_dump(mode="json"))
-        wanted.setdefault(sha256, _Wanted(stage.id, sha256, key))
-    return points[0][2], list(wanted.values())
+    files = {(stage.id, variants.stored(variant, stage, "file")): None for variant, stage, _ in points}
+    together = sorted(str(sha256) for _, sha256 in files)  # beside another file, other times were taken
+    told = target.model_dump(mode="json")
+    wanted = [_Wanted(stage, str(sha256), key_of(stage, sha256, together, told)) for stage, sha256 in files]
+    return points[0][2], wanted
 
 
 def _all_there(assignment: Assignment, wanted: list[_Wanted]) -> bool:
@@ -103,7 +101,7 @@ def _peaks(folder: Path, target: Target) -> Peaks:
     with suppress(OSError, ValueError):
         peaks = peaks.best(Peaks.model_validate_json(file.read_text()))
     folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
+    partial = file.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(peaks.model_dump_json())
     partial.replace(file)
     return peaks

@@ -1,9 +1,12 @@
 """Kind `sensitivity`: the layers of a model, each changed alone, on a dataset."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from db import analyses
-from db.models import Run, Stage
+from db.models import Dataset, Model, Run, Stage
 from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Context, Progress
@@ -19,50 +22,69 @@ KIND = "sensitivity"
 
 def do(assignment: Assignment) -> None:
     """subject_id: a baseline's stage. request: what `Asked` takes. A table that was begun is gone on with."""
-    settings, asked = assignment.settings, Asked.model_validate(assignment.job.request)
-    with reading(settings.database) as session:
-        stage = session.get(Stage, assignment.job.subject_id)
-        if stage is None:
-            raise StepFailed("sensitivity", "the baseline is no longer there.", "Ask again.")
-        run = session.get_one(Run, stage.run_id)
-        model, dataset = run.experiment.model, run.experiment.dataset
-    place = choose(USUAL, settings.threads).steps
+    asked = Asked.model_validate(assignment.job.request)
+    stage, run, model, dataset = _subject(assignment)
+    place = choose(USUAL, assignment.settings.threads).steps
     target = place.target.model_dump(mode="json")
-    key = key_of(model.file_sha256, model.spec, dataset.sha256, target, asked.model_dump(), run.seed)
-    with reading(settings.database) as session:
-        found = analyses.find(session, KIND, key)
-        known = None if found is None else Table.model_validate(found.document)
+    content = key_of(model.file_sha256, model.spec, dataset.sha256, target, asked.model_dump(), run.seed)
+    kept = _Kept(assignment, stage.id, target, content)
+    known = kept.known()
     if known is not None and known.whole:
+        kept.take(known)  # for this stage too, and as what was asked for last
         return
     assignment.tell("Opening the model")
     candidate = open_model_of(assignment, model)
     if candidate.graph is None:
         raise StepFailed("sensitivity", "an ONNX file cannot be pruned.", "Upload the model as a .pt2.")
-    data = prepared(assignment, open_data(assignment, dataset), candidate.spec)
-    rows = 0 if known is None else len(known.rows)
-
-    def tell(progress: Progress) -> None:
-        assignment.tell(f"Sensitivity: {progress.text}", stage=rows, share=progress.share)
-
     context = Context(
-        data=data,
+        data=prepared(assignment, open_data(assignment, dataset), candidate.spec),
         original=candidate,
         runtime=place.runtime,
         target=place.target,
-        device=torch.device(settings.device),
+        device=torch.device(assignment.settings.device),
         seed=run.seed,
         scratch=assignment.folder,
-        tell=tell,
+        tell=kept.tell,
     )
+    Analysis(candidate, context, asked, keep=kept.take, known=known).run()
 
-    def keep(table: Table) -> None:
-        nonlocal rows
-        rows = len(table.rows)  # as the job's stage: an open page is drawn again
-        document = table.model_dump(mode="json")
-        assignment.write(
+
+def _subject(assignment: Assignment) -> tuple[Stage, Run, Model, Dataset]:
+    with reading(assignment.settings.database) as session:
+        stage = session.get(Stage, assignment.job.subject_id)
+        if stage is None:
+            raise StepFailed("sensitivity", "the baseline is no longer there.", "Ask again.")
+        run = session.get_one(Run, stage.run_id)
+        return stage, run, run.experiment.model, run.experiment.dataset
+
+
+class _Kept:
+    """The table as it is kept for a stage. content: key of what it depends on, whosever baseline that is."""
+
+    def __init__(
+        self, assignment: Assignment, stage_id: str, target: Mapping[str, Any], content: str
+    ) -> None:
+        self.assignment, self.stage_id, self.target, self.content = assignment, stage_id, target, content
+        self.rows = 0
+
+    def known(self) -> Table | None:
+        """The fullest of all stages with this content."""
+        with reading(self.assignment.settings.database) as session:
+            found = analyses.of_any_stage(session, KIND, self.content)
+            tables = [Table.model_validate(row.document) for row in found]
+        table = max(tables, key=lambda table: (table.whole, len(table.rows)), default=None)
+        self.rows = 0 if table is None else len(table.rows)
+        return table
+
+    def take(self, table: Table) -> None:
+        self.rows = len(table.rows)
+        document, key = table.model_dump(mode="json"), f"{self.content}-{self.stage_id}"
+        self.assignment.write(
             lambda session: analyses.save(
-                session, KIND, key, stage_id=stage.id, target=target, document=document
+                session, KIND, key, stage_id=self.stage_id, target=self.target, document=document
             )
         )
 
-    Analysis(candidate, context, asked, keep=keep, known=known).run()
+    def tell(self, progress: Progress) -> None:
+        """The rows as the job's stage: an open page is drawn again with each."""
+        self.assignment.tell(f"Sensitivity: {progress.text}", stage=self.rows, share=progress.share)

@@ -3,11 +3,10 @@
 import numpy as np
 
 from db import analyses, variants
-from db.session import reading
 from workers.assignment import Assignment
-from workers.base import LabelledData, Progress
+from workers.base import Bench, Progress
 from workers.host import logical_cores
-from workers.measures.latency import SAMPLES_BYTES
+from workers.measures.latency import real_samples
 from workers.places import USUAL, choose
 from workers.stages import key_of
 from workers.throughput.search import measure_grid
@@ -20,25 +19,22 @@ TOGETHER = "The file has early exits: a batch leaves early only when all of its 
 
 
 def do(assignment: Assignment) -> None:
-    """subject_id: the stage. request: {"variant": one of its variants, "seconds": the budget, "again":
-    measure also what was measured before}.
-    """
+    """subject_id: the stage. request: {"variant": one of its variants, "seconds": the budget}."""
     request = assignment.job.request
     variant, stage, run = point_of(assignment, request["variant"])
     seconds, sha256 = float(request["seconds"]), variants.stored(variant, stage, "file")
     assert sha256 is not None
     place, cores = choose(USUAL, assignment.settings.threads).steps, logical_cores()
     target = place.target.model_dump(mode="json", exclude={"threads", "batch"})
-    key = key_of(sha256, run.experiment_id, target, cores, seconds)
-    with reading(assignment.settings.database) as session:
-        if analyses.find(session, KIND, key) is not None and not request.get("again"):
-            return
-    assignment.tell("Reading the dataset")
-    samples = _samples(data_of(assignment, run))
+    key = key_of(stage.id, sha256, target, cores, seconds)
 
     def tell(progress: Progress) -> None:
         assignment.tell(f"Measuring {progress.text}", share=progress.share)
 
+    assignment.tell("Reading the dataset")
+    together = place.target.model_copy(update={"batch": READ_AT_ONCE})
+    batches = real_samples(Bench(data_of(assignment, run), place.runtime, together, tell), seed=0)
+    samples = np.concatenate(batches)[:MAX_SAMPLES]
     file = placed(assignment, sha256, "model.onnx")
     grid = measure_grid(place.runtime, file, samples, cores=cores, seconds=seconds, tell=tell)
     if stage.exits_sha256 is not None:
@@ -47,16 +43,3 @@ def do(assignment: Assignment) -> None:
     assignment.write(
         lambda session: analyses.save(session, KIND, key, stage_id=stage.id, target=target, document=document)
     )
-
-
-def _samples(data: LabelledData) -> np.ndarray:
-    """(N, C, H, W) of validation, as many as fit in 64 MiB."""
-    found: list[np.ndarray] = []
-    for inputs, _ in data.batches("validation", READ_AT_ONCE, shuffle=0):
-        found.append(inputs.numpy())
-        if (
-            sum(map(len, found)) >= MAX_SAMPLES
-            or sum(batch.nbytes for batch in found) + found[0].nbytes > SAMPLES_BYTES
-        ):
-            break
-    return np.concatenate(found)

@@ -53,7 +53,7 @@ def test_a_grid_is_asked_for_once(visit: Open, stage: Stage, woken: list[str]) -
     with session.reading() as opened:
         job = jobs.latest(opened, [stage.id], "throughput")[stage.id]
     assert woken == [job.id]
-    assert job.request == {"variant": stage.own.id, "seconds": 120.0, "again": True}
+    assert job.request == {"variant": stage.own.id, "seconds": 120.0}
     assert [button.label for button in page.button] == ["Cancel"]
 
 

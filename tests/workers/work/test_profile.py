@@ -1,5 +1,6 @@
 """A job that profiles: what it keeps, and when it has nothing to do."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,20 +52,21 @@ def profiled(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
     return seen
 
 
-def do(settings: Settings, **request: object) -> list[str]:
-    """Profile the last stage beside the baseline; returns the two stages."""
+def do(settings: Settings, beside: int = 0, **request: object) -> list[str]:
+    """Profile the last stage beside another one, the baseline; returns the two stages."""
     with transaction(settings.database) as session:
-        first, *_, last = _stages(runs.all_of(session))
+        found = _stages(runs.all_of(session))
+        first, last = found[beside], found[-1]
         ids = [last.own.id, first.own.id]
         job = jobs.add(session, "profile", last.id, queue="cpu", request={"variants": ids, **request})
         attempt = jobs.claim(session, job.id, "worker-1")
         assert attempt is not None
         stages = [last.id, first.id]
     with reading(settings.database) as session:
-        found = session.get_one(Job, job.id)
+        claimed = session.get_one(Job, job.id)
     folder = settings.data / job.id
     folder.mkdir()
-    work.do(Assignment(found, attempt, settings, folder))
+    work.do(Assignment(claimed, attempt, settings, folder))
     return stages
 
 
@@ -88,6 +90,53 @@ def test_it_is_done_again_only_when_asked_for(settings: Settings, profiled: list
     assert len(profiled) == 2
     with reading(settings.database) as session:
         assert len(analyses.of_stage(session, "profile", stages[0])) == 1  # replaced
+
+
+def test_pairs_do_not_overwrite_each_other(settings: Settings, profiled: list[list[bytes]]) -> None:
+    last, first = do(settings)
+    _, middle = do(settings, beside=1)
+    assert profiled == [[b"\x02", b"\x00"], [b"\x02", b"\x01"]]
+    with reading(settings.database) as session:
+        sessions = [
+            {row.document["session"] for row in analyses.of_stage(session, "profile", stage)}
+            for stage in (last, first, middle)
+        ]
+    assert (len(sessions[0]), sessions[0]) == (2, sessions[1] | sessions[2])
+    do(settings)
+    assert len(profiled) == 2  # still known
+
+
+def test_equal_files_of_two_stages_are_recorded_once_and_make_a_pair(
+    settings: Settings, profiled: list[list[bytes]]
+) -> None:
+    with transaction(settings.database) as session:
+        first, *_, last = _stages(runs.all_of(session))
+        last.file_sha256 = first.file_sha256
+    stages = do(settings)
+    assert profiled == [[b"\x00"]]
+    with reading(settings.database) as session:
+        (one,), (other,) = (analyses.of_stage(session, "profile", stage) for stage in stages)
+    assert one.document == other.document
+    do(settings)
+    assert len(profiled) == 1
+
+
+def test_peaks_are_written_beside_those_of_another_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs at it at once: neither takes the other's half-written file."""
+    target, replace = work._target(), Path.replace
+    monkeypatch.setattr(work, "measure_peaks", lambda: PEAKS)
+
+    def beside(self: Path, place: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        work._peaks(tmp_path, target)
+        return replace(self, place)
+
+    monkeypatch.setattr(Path, "replace", beside)
+    work._peaks(tmp_path, target)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".json"]
 
 
 def test_peaks_are_the_best_that_was_ever_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from db import analyses, jobs, runs
-from db.models import Job
+from db.models import Analysis, Job
 from db.session import reading, transaction
 from db.settings import Settings
 from tests.support import exits
-from workers.sensitivity.analysis import Analysis
+from workers.sensitivity.analysis import Analysis as LayerAnalysis
 from workers.sensitivity.table import Row, Table
 
 
@@ -28,9 +29,9 @@ def test_a_table_is_gone_on_with(settings: Settings, monkeypatch: pytest.MonkeyP
     with reading(settings.database) as session:
         stage = runs.baseline_stage(session, runs.experiments(session)[0].id)
     assert stage is not None
-    row, done = Analysis._row, list[str]()
+    row, done = LayerAnalysis._row, list[str]()
 
-    def cheap(self: Analysis, layer: str, *_: object) -> Row:
+    def cheap(self: LayerAnalysis, layer: str, *_: object) -> Row:
         if len(done) == 2:
             done.append("cancelled")
             raise Cancelled
@@ -46,8 +47,8 @@ def test_a_table_is_gone_on_with(settings: Settings, monkeypatch: pytest.MonkeyP
             (found,) = analyses.of_stage(session, "sensitivity", stage.id)
             return session.get_one(Job, job.id), Table.model_validate(found.document)
 
-    monkeypatch.setattr(Analysis, "_row", cheap)
-    monkeypatch.setattr(Analysis, "_integers", lambda _: None)
+    monkeypatch.setattr(LayerAnalysis, "_row", cheap)
+    monkeypatch.setattr(LayerAnalysis, "_integers", lambda _: None)
     with pytest.raises(Cancelled):
         asked()
     with reading(settings.database) as session:
@@ -60,5 +61,26 @@ def test_a_table_is_gone_on_with(settings: Settings, monkeypatch: pytest.MonkeyP
     assert done.count("conv1") == 1
     assert [name for name in done if name != "cancelled"] == [row.layer for row in table.rows]
     before = len(done)
+    with transaction(settings.database) as session:
+        session.execute(update(Analysis).values(created_at=0.0))
     asked()
     assert len(done) == before
+    with reading(settings.database) as session:  # what was asked for last is shown
+        assert analyses.of_stage(session, "sensitivity", stage.id)[0].created_at > 0
+
+
+def test_the_same_model_and_data_in_another_run_are_not_done_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [stage for stage, _ in exits.equal_baselines(settings)]
+    monkeypatch.setattr(LayerAnalysis, "_row", lambda _, layer, *__: Row(layer=layer, width=1))
+    monkeypatch.setattr(LayerAnalysis, "_integers", lambda _: None)
+    for stage in stages:
+        with transaction(settings.database) as session:
+            job = jobs.add(session, "sensitivity", stage, queue="cpu", request={"samples": 64})
+        exits.do(settings, job.id)
+        monkeypatch.setattr(LayerAnalysis, "run", None)
+    with reading(settings.database) as session:
+        (one,), (other_row,) = (analyses.of_stage(session, "sensitivity", stage) for stage in stages)
+    assert one.document == other_row.document
+    assert one.document["whole"]
