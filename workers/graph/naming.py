@@ -1,10 +1,27 @@
 """Layers as a person names them: by patterns, and with the nearest names where one is not there."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 from workers.errors import StepFailed
+
+_OF_MODULE = re.compile(r"[._](?:weight|bias)")
+#: What parameters are called besides their module.
+_PARAMETER = re.compile(
+    r"^(?:segment_\d+/)+|[._](?:weight|bias)(?:_quantized|_bias|_fp16|_bf16)*$|_quantized$"
+)
+
+
+def module_of(parameter: str) -> str | None:
+    """The module whose parameter is called so in a file; None where exporters wrote it under another name."""
+    return bare_name(parameter) if _OF_MODULE.search(parameter) else None
+
+
+def bare_name(name: str) -> str:
+    """Without what is added for a segment, for the kind of parameter and for how it is stored."""
+    return _PARAMETER.sub("", name)
 
 
 def named_layers(patterns: str, layers: Collection[str], *, where: str, what: str) -> frozenset[str]:

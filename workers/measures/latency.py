@@ -118,6 +118,7 @@ class Latency(Comparison):
         seconds, rounds = self.seconds * len(openers) / SITTINGS, MAX_ROUNDS
         sittings: list[np.ndarray] = []
         with alone(threads) as is_pinned, ExitStack() as kept:
+            bench.tell(Progress("latency", 0.0))
             for runtime in {id(bench.runtime): bench.runtime for _, bench in timed}.values():
                 kept.enter_context(runtime.ready(threads))
             for sitting in range(SITTINGS):

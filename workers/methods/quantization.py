@@ -13,6 +13,7 @@ from workers.errors import StepFailed
 from workers.graph.naming import named_layers
 from workers.quantization.answers import check_saturation
 from workers.quantization.aware import folded, with_rounding, without_rounding
+from workers.quantization.naming import module_names
 from workers.quantization.network import Network, float_network
 from workers.quantization.nncf_writer import by_nncf, nncf_is_installed
 from workers.quantization.scheme import Scheme, scheme_of_host
@@ -110,10 +111,10 @@ class Quantization(TrainingSettings, Method):
         if self.mode == "qat" and model.graph is not None:  # BatchNorm where it is in the file
             start = dataclasses.replace(model, graph=folded(model.graph))
         file, network = float_network(start, context.data.classes, context.scratch)
-        layers = self._layers(network)
+        layers, names = self._layers(network), module_names(network, start.graph)
         trials = Trials(model, file, network, context, self.max_drop)
         writers, notes = self._writers(start, network, context)
-        if kept := self._kept(network):
+        if kept := self._kept(names):
             layers = [node for node in layers if node not in kept]
             writers = {name: _except(write, kept) for name, write in writers.items()}
         best = trials.best(writers, layers)
@@ -126,7 +127,7 @@ class Quantization(TrainingSettings, Method):
             if self.mode in INT8:
                 twin = context.scratch / TRAINED / file.name if self.mode == "qat" else file
                 check_saturation(best.file, twin, context)
-            notes += self._results(best, trials, network)
+            notes += self._results(best, trials, names)
             if best.ratio < 1 or self.mode not in INT8 or not self.keep_faster:
                 return self._made(best.file, model, context, (*model.notes, *notes))
             notes.append(
@@ -153,9 +154,9 @@ class Quantization(TrainingSettings, Method):
             )
         return found
 
-    def _kept(self, network: Network) -> frozenset[str]:
-        """Nodes of the layers that `keep_in_float` names. Raises StepFailed."""
-        layers = {layer.weight.removesuffix(".weight"): layer.node for layer in network.layers}
+    def _kept(self, names: Mapping[str, str]) -> frozenset[str]:
+        """Nodes of the layers that `keep_in_float` names; names: of modules, by node. Raises StepFailed."""
+        layers = dict.fromkeys(names.values())
         found = named_layers(
             self.keep_in_float, layers, where="quantization: keep_in_float", what="layer with weights"
         )
@@ -163,7 +164,7 @@ class Quantization(TrainingSettings, Method):
             raise StepFailed(
                 "quantization: keep_in_float", "every layer is to stay in float.", "Leave this step out."
             )
-        return frozenset(layers[name] for name in found)
+        return frozenset(node for node, name in names.items() if name in found)
 
     def _writers(
         self, model: Candidate, network: Network, context: Context
@@ -207,14 +208,12 @@ class Quantization(TrainingSettings, Method):
         ]
         return dataclasses.replace(calibrated, network=network).writers(wide=False)
 
-    def _results(self, best: Trial, trials: Trials, network: Network) -> list[str]:
+    def _results(self, best: Trial, trials: Trials, names: Mapping[str, str]) -> list[str]:
         notes = []
-        in_float = best.in_float | self._kept(network)
+        in_float = best.in_float | self._kept(names)
         if in_float:
-            stayed = sorted(layer.weight for layer in network.layers if layer.node in in_float)
-            notes.append(
-                f"{len(stayed)} of {len(network.layers)} layers stayed in float: {', '.join(stayed)}."
-            )
+            stayed = sorted(names[node] for node in in_float)
+            notes.append(f"{len(stayed)} of {len(names)} layers stayed in float: {', '.join(stayed)}.")
         speed = (
             "all ways out together " * (len(best.accuracy) > 1)
             + f"{1 / best.ratio:.2f} times as fast as float32"

@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
+from workers.graph.naming import bare_name, module_of
 from workers.measures.macs import PRODUCTS
 from workers.profiling.recording import WITH_GRAPHS, Operator, plain_name
 
@@ -23,11 +24,6 @@ ADDED = frozenset("Cast DequantizeLinear QuantizeLinear ReorderInput ReorderOutp
 FORMAT = frozenset("Cast Constant DequantizeLinear Identity QuantizeLinear Reshape Squeeze Transpose".split())
 #: Of a fused operator the runtime's own name for it, before what it is called after.
 _FUSED = re.compile(r"^fused |/(MatMulScaleFusion|GatherSliceToSplitFusion)/?$|_nchwc$|_nhwc$")
-_OF_MODULE = re.compile(r"[._](?:weight|bias)")
-#: What parameters are called besides their module.
-_PARAMETER = re.compile(
-    r"^(?:segment_\d+/)+|[._](?:weight|bias)(?:_quantized|_bias|_fp16|_bf16)*$|_quantized$"
-)
 
 
 @dataclass(frozen=True)
@@ -142,9 +138,9 @@ class Layers:
         """And whether it is a module's: exporters call parameters after their modules, or rewrite them."""
         tried = () if weight is None else (weight, self._bias_behind(node))
         for parameter in tried:
-            if parameter is not None and _OF_MODULE.search(parameter.name):
-                return _PARAMETER.sub("", parameter.name), True
-        return _PARAMETER.sub("", node.name or node.output[0]), False
+            if parameter is not None and (module := module_of(parameter.name)):
+                return module, True
+        return bare_name(node.name or node.output[0]), False
 
     def _bias_behind(self, node: NodeProto) -> TensorProto | None:
         """What is added to a product: linear layers are often written as two nodes."""

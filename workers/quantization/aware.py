@@ -7,16 +7,15 @@ at every step, as the file will scale them.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from workers.quantization.naming import pairs
 from workers.quantization.network import Layer, Network
 from workers.quantization.probes import affine
 from workers.quantization.ranges import Range
@@ -78,7 +77,7 @@ def with_rounding(
     graph = copy.deepcopy(graph)
     rounded: dict[Node, Range] = {}
     found = 0
-    for node, module, layer in _pairs(graph, network):
+    for node, module, layer in pairs(graph, network, network.layers):
         found += 1
         for place, name in ((node.args[0], layer.input), (node, _sum(network, layer))):
             if name in ranges and isinstance(place, Node):
@@ -108,24 +107,6 @@ def without_rounding(graph: GraphModule) -> GraphModule:
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph
-
-
-def _pairs(graph: GraphModule, network: Network) -> Iterator[tuple[Node, nn.Module, Layer]]:
-    """Calls of layers, and what each became in the file; equal weights go in order."""
-    modules = dict(graph.named_modules())
-    waiting = {layer.node: layer for layer in network.layers}
-    weights = network.weights
-    for node in graph.graph.nodes:
-        module = modules[str(node.target)] if node.op == "call_module" else None
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        mine = module.weight.detach().numpy()
-        for layer in waiting.values():
-            stored = numpy_helper.to_array(weights[layer.weight])
-            if np.array_equal(stored if layer.weight_axis == 0 else stored.T, mine):
-                del waiting[layer.node]
-                yield node, module, layer
-                break
 
 
 def _sum(network: Network, layer: Layer) -> str:

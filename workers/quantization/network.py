@@ -141,12 +141,18 @@ def _adder(model: ModelProto, product: NodeProto, weights: dict[str, TensorProto
 
 def bias_of(model: ModelProto, layer: Layer) -> np.ndarray | None:
     """(channels,) float32; None where nothing is added."""
-    index = _bias_input(model, layer)
-    node = next(node for node in model.graph.node if node.name == layer.adder)
-    if index is None or index >= len(node.input) or not node.input[index]:
+    name = bias_name(model, layer)
+    if name is None:
         return None
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    return numpy_helper.to_array(weights[node.input[index]])
+    return numpy_helper.to_array(weights[name])
+
+
+def bias_name(model: ModelProto, layer: Layer) -> str | None:
+    """None where nothing is added."""
+    index = _bias_input(model, layer)
+    node = next(node for node in model.graph.node if node.name == layer.adder)
+    return None if index is None or index >= len(node.input) else node.input[index] or None
 
 
 def set_bias(model: ModelProto, layer: Layer, bias: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from workers.base import Candidate, Context
+from workers.quantization.naming import module_names
 from workers.quantization.network import float_network
 from workers.quantization.scheme import scheme_of_host
 from workers.quantization.staged import save
@@ -28,14 +29,12 @@ class OneByOne:
         scheme = scheme_of_host()
         calibrated = calibrate(network, scheme, context, CALIBRATION_SAMPLES)
         self._write: Writer = static(network, calibrated.ranges, scheme, LAYERS)
-        self._nodes: Mapping[str, str] = {
-            layer.weight.removesuffix(".weight"): layer.node for layer in network.layers
-        }
+        self._names: Mapping[str, str] = module_names(network, candidate.graph)
 
     @property
-    def layers(self) -> list[str]:
-        return list(self._nodes)
+    def layers(self) -> set[str]:
+        return set(self._names.values())
 
     def save(self, layer: str, file: Path) -> Path:
-        save(self._write(frozenset(self._nodes.values()) - {self._nodes[layer]}), file)
+        save(self._write(frozenset(node for node, name in self._names.items() if name != layer)), file)
         return file

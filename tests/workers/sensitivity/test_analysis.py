@@ -2,6 +2,9 @@
 
 import copy
 import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +19,7 @@ from tests.workers.pruning.networks import model_of
 from workers import measuring, turns
 from workers.base import Context, Split, Target
 from workers.catalog import MEASURES
+from workers.measures import latency
 from workers.pipeline import Job, run
 from workers.recipe import parse_recipe
 from workers.runtimes.onnxruntime import OnnxRuntime
@@ -216,6 +220,58 @@ def test_times_end_with_the_time_for_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert ratios["a"] == [None] * 3
     assert table.notes == ("The time for timing (0.01 s) was over before every layer had a time.",)
     assert table.timed_s > 0.01
+    made.asked, made.layers = Asked(samples=48, timing_seconds=table.timed_s / 2), ["stem"]
+    made.rows = {row.layer: row for row in table.rows if row.layer == "stem"}
+    assert made._table(whole=True).notes == ()  # over, and every layer has its times
+
+
+def test_waiting_for_the_host_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, waited = time.perf_counter, [0.0]
+
+    @contextmanager
+    def busy() -> Iterator[None]:
+        waited[0] += 10_000
+        yield
+
+    monkeypatch.setattr(latency, "measuring_turn", busy)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + waited[0])
+    monkeypatch.setattr(analysis, "LATENCY", dataclasses.replace(analysis.LATENCY, seconds=0.01))
+    made = pruned_only(Net(), "a", tmp_path)
+    made.layers, made.asked = ["stem", "a"], Asked(samples=48, timing_seconds=5000)
+    table = made.run()
+    assert waited == [20_000]
+    assert 0 < table.timed_s < 5000
+    assert all(cell.ratio for row in table.rows for cell in row.cells)
+    assert table.notes == ()
+
+
+class Tokens(nn.Module):
+    """Linear layers on tokens, without biases: in the file each is a MatMul with a weight of no name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.up = nn.Conv2d(1, 8, 4, stride=4), nn.Linear(8, 16, bias=False)
+        self.down, self.fc = nn.Linear(16, 8, bias=False), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        logits: torch.Tensor = self.fc((x + self.down(torch.relu(self.up(x)))).mean(1))
+        return logits
+
+
+def test_layers_that_become_nameless_products_have_int8_cells(tmp_path: Path) -> None:
+    made = Analysis(model_of(Tokens()), context(tmp_path), UNTIMED)
+    made._groups = dict  # type: ignore[method-assign]
+    integers = made._integers()
+    assert integers is not None
+    assert integers.layers == {"patch", "up", "down", "fc"}
+    integers._names = {node: name for node, name in integers._names.items() if name != "down"}
+    made._integers = lambda: integers  # type: ignore[method-assign]
+    cells = {row.layer: row.cell(INT8) for row in made.run().rows}
+    assert all(cell is not None and bool(cell.why) == (layer == "down") for layer, cell in cells.items())
+    up = cells["up"]
+    assert up is not None
+    assert up.divergence > 0
 
 
 def test_samples_are_drawn_and_the_same_for_all(tmp_path: Path) -> None:
