@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from sqlalchemy.orm import Session
 
 from db import jobs, models_, runs
 from db.artifacts import Artifacts
-from db.models import Run
+from db.models import Experiment, Run
 from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Candidate, Measurement, Target
 from workers.calibration.calibrate import LOGITS, REPORT
 from workers.catalog import METHODS
-from workers.data import Dataset
+from workers.data import Dataset, ImageData
 from workers.measures.accuracy import answers_file
 from workers.pipeline import Event, Job, Stage, run
 from workers.places import USUAL, choose
@@ -23,7 +24,7 @@ from workers.work.files import open_data, open_model_of, prepared
 from workers.work.pictures import keep_pictures
 from workers.work.rows import columns_of, threshold_columns
 
-CHOSEN_HERE = "The steps that choose by time did so where the run was made, not on {target}."
+CHOSEN_HERE = "This step chose by time where the run was made, not on {target}."
 log = logging.getLogger(__name__)
 
 
@@ -39,14 +40,10 @@ def do(assignment: Assignment) -> None:
     with reading(settings.database) as session:
         row = runs.whole(session, assignment.job.subject_id)
     assert row is not None
-    assignment.tell("Opening the model")
-    model = open_model_of(assignment, row.experiment.model)
-    assignment.tell("Reading the dataset")
-    dataset = open_data(assignment, row.experiment.dataset)
-    assignment.tell("Decoding the pictures")
-    data = prepared(assignment, dataset, model.spec)
+    model, dataset, data = _opened(assignment, row.experiment)
     recipe = Recipe.model_validate(row.recipe)
-    kept = _Kept(assignment, row, dataset, choice.places[0].target)
+    notes = _Notes(recipe, tuple(said for said in data.problems if said not in dataset.problems), elsewhere)
+    kept = _Kept(assignment, row, dataset, choice.places[0].target, notes)
     outcome = run(
         Job(
             model=model,
@@ -66,15 +63,39 @@ def do(assignment: Assignment) -> None:
 
     def finish(session: Session) -> None:
         kept.add(session, outcome.stages)
-        warnings = list(outcome.warnings)
         if elsewhere:
             jobs.measure(session, row.id, target=elsewhere, runtime=runtime or USUAL)
-            if any(step.depends_on_target for step in recipe.steps):
-                warnings.append(CHOSEN_HERE.format(target=elsewhere))
-        session.get_one(Run, row.id).warnings = warnings
+        session.get_one(Run, row.id).warnings = list(outcome.warnings)
 
     assignment.tell("Done", stage=len(outcome.stages) - 1, share=1.0)
     assignment.write(finish)
+
+
+def _opened(assignment: Assignment, experiment: Experiment) -> tuple[Candidate, Dataset, ImageData]:
+    assignment.tell("Opening the model")
+    model = open_model_of(assignment, experiment.model)
+    assignment.tell("Reading the dataset")
+    dataset = open_data(assignment, experiment.dataset)
+    assignment.tell("Decoding the pictures")
+    return model, dataset, prepared(assignment, dataset, model.spec)
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """What this run says of its stages beside what they say themselves.
+
+    problems: how the data were made to fit the model. elsewhere: the machine that the run is measured on.
+    """
+
+    recipe: Recipe
+    problems: tuple[str, ...]
+    elsewhere: str
+
+    def of(self, stage: Stage) -> list[str]:
+        if stage.index == 0:
+            return [*self.problems, *stage.notes]
+        timed = self.recipe.steps[stage.index - 1].depends_on_target
+        return [*stage.notes, *[CHOSEN_HERE.format(target=self.elsewhere)] * bool(timed and self.elsewhere)]
 
 
 class _Kept:
@@ -83,8 +104,10 @@ class _Kept:
     target: the one whose single answers are kept.
     """
 
-    def __init__(self, assignment: Assignment, row: Run, dataset: Dataset, target: Target) -> None:
-        self.target = target
+    def __init__(
+        self, assignment: Assignment, row: Run, dataset: Dataset, target: Target, notes: _Notes
+    ) -> None:
+        self.target, self.notes = target, notes
         self.assignment, self.run_id = assignment, row.id
         self.dataset, self.dataset_id = dataset, row.experiment.dataset_id
         self.count = len(row.recipe.get("steps", ())) + 1
@@ -111,7 +134,7 @@ class _Kept:
             "key": stage.key,
             "seconds": stage.seconds,
             "cached": stage.cached,
-            "notes": list(stage.notes),
+            "notes": self.notes.of(stage),
             "parity": None if stage.parity is None else stage.parity.model_dump(mode="json"),
             "file_sha256": self.artifacts.add(stage.file),
             "archive_sha256": self._beside(stage, "model.pt2"),

@@ -6,6 +6,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import session
 from db import datasets, jobs, runs
+from db.models import Stage
 from tests.app.views.conftest import Open
 from workers.job import KINDS
 
@@ -111,6 +112,23 @@ def test_targets_without_a_worker_say_how_to_start_one(visit: Open) -> None:
     page = visit("targets")
     assert "No worker is online" in page.info[0].value
     assert page.code[0].value == "paredown worker"
+
+
+def test_what_a_run_says_of_its_stages_is_no_warning(visit: Open, experiment: str) -> None:
+    run, said = run_named("Pruned by 50 %"), "The pictures are grey and the model takes colour."
+    with session.writing() as opened:
+        opened.get_one(Stage, run_stages(run.id)[0]).notes = [said]
+    page = visit("runs", run=run.id)
+    assert said in [caption.value for caption in page.caption]
+    assert not page.warning
+    assert not visit("tradeoffs", experiment=experiment).warning
+
+
+def run_stages(run_id: str) -> list[str]:
+    with session.reading() as opened:
+        run = runs.whole(opened, run_id)
+        assert run is not None
+        return [stage.id for stage in run.stages]
 
 
 def test_waterfall_tells_what_each_stage_took_and_changed_on_one_target(
