@@ -5,7 +5,8 @@ latency limit, the least visited first. The host is given back between visits; w
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -29,15 +30,18 @@ CLOSER_SECONDS = 1.5
 
 @dataclass
 class _Known:
+    """why: calls failed, for this reason; then there are no numbers."""
+
     visits: list[Visit] = field(default_factory=list)
     pinned: bool = True
+    why: str = ""
 
     @property
     def calls(self) -> int:
         return sum(len(visit.latency_ms) for visit in self.visits)
 
     def cell(self, way: Way) -> Cell:
-        if not self.visits:
+        if self.why or not self.visits:
             return Cell(way=way)
         rates = [visit.samples_per_s for visit in self.visits]
         latency_ms = np.concatenate([visit.latency_ms for visit in self.visits])
@@ -67,8 +71,9 @@ def measure_grid(
     seed: int = 0,
     tell: Callable[[Progress], None] = lambda _: None,
 ) -> Grid:
-    """Fill a grid within about `seconds`; samples: (N, …) real ones. Raises ModelRefused for a file that
-    runs no batch at all.
+    """Fill a grid within about `seconds`; samples: (N, …) real ones. Cells that fail are left out.
+
+    Raises ModelRefused for a file that runs no batch at all.
     """
     search = _Search(runtime, file, samples, cores, seconds, seed, tell)
     return search.run(*possible_batches(runtime, file, samples))
@@ -85,12 +90,17 @@ def possible_batches(runtime: Runtime, file: Path, samples: np.ndarray) -> tuple
             with training_turn():  # not timed, and not to disturb what is
                 session.run(np.resize(samples, (batch, *samples.shape[1:])))
         except Exception as error:  # noqa: BLE001 - the errors of runtimes share no other base
-            why[batch] = str(error).splitlines()[0][:200]
+            why[batch] = _first_line(error)
     first = next(iter(why.values()), "")
     if len(why) == len(BATCHES):
         raise ModelRefused(file.name, f"runs no batch: {first}", "Export it with a dynamic batch.")
     refused = f"The file does not take batches of {', '.join(map(str, why))}: {first}"
     return [batch for batch in BATCHES if batch not in why], [refused] * bool(why)
+
+
+def _first_line(error: Exception) -> str:
+    """Of what it says, or what it is called where it says nothing."""
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
 
 
 @dataclass
@@ -108,13 +118,18 @@ class _Search:
         self._spent = 0.0
         self._first_visits()
         self._closer_visits()
-        missed = sum(not known.visits for known in self._known.values())
+        why = {str(way): known.why for way, known in self._known.items() if known.why}
+        first = next((f"{way}: {said}" for way, said in why.items()), "")
+        if len(why) == len(self._known):
+            raise ModelRefused(self.file.name, f"runs in no way. {first}", "Free memory, then measure again.")
+        failed = f"{len(why)} of {len(self._known)} cells are left out, since calls failed. {first}"
+        missed = sum(not known.visits and not known.why for known in self._known.values())
         late = f"{missed} of {len(self._known)} cells were not reached within {self.seconds:g} seconds."
         return Grid(
             cores=self.cores,
             seconds=self.seconds,
             cells=tuple(known.cell(way) for way, known in self._known.items()),
-            notes=(*notes, *[late] * bool(missed)),
+            notes=(*notes, *[failed] * bool(why), *[late] * bool(missed)),
         )
 
     def _first_visits(self) -> None:
@@ -130,26 +145,41 @@ class _Search:
     def _closer_visits(self) -> None:
         while not self._over():
             promising = [cell.way for cell in front(known.cell(way) for way, known in self._known.items())]
+            if not promising:
+                return
             fewest = min(promising, key=lambda way: (len(self._known[way].visits), self._known[way].calls))
             self._visit([fewest], min(CLOSER_SECONDS, self._left()))
 
     def _visit(self, some: Sequence[Way], seconds: float) -> None:
         """All with as many threads and streams: the sessions are opened once."""
-        if self._over():
+        some = [way for way in some if not self._known[way].why]
+        if self._over() or not some:
             return
         threads, streams = some[0].threads, some[0].streams
         open_session = partial(self.runtime.open, self.file, threads=threads)
-        with alone(threads * streams) as pinned:
+        with alone(threads * streams) as pinned, ExitStack() as kept:
             start = time.perf_counter() - self._spent
-            with opened(open_session, threads, streams) as ready:
-                for way in some:
-                    known = self._known[way]
-                    known.visits.append(ready.visit(self.samples, way.batch, seconds))
-                    known.pinned = pinned
-                    self._spent = time.perf_counter() - start
-                    self.tell(Progress(str(way), min(1.0, self._spent / self.seconds)))
-                    if self._over():
-                        return
+            with self._blaming(some):
+                ready = kept.enter_context(opened(open_session, threads, streams))
+            for way in some:
+                known = self._known[way]
+                if not known.why:
+                    with self._blaming([way]):
+                        known.visits.append(ready.visit(self.samples, way.batch, seconds))
+                known.pinned = pinned
+                self._spent = time.perf_counter() - start
+                self.tell(Progress(str(way), min(1.0, self._spent / self.seconds)))
+                if self._over():
+                    return
+
+    @contextmanager
+    def _blaming(self, some: Sequence[Way]) -> Iterator[None]:
+        """What goes wrong inside is why these have no numbers."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the errors of runtimes share no other base
+            for way in some:
+                self._known[way].why = _first_line(error)
 
     def _left(self) -> float:
         return max(0.0, self.seconds - self._spent)

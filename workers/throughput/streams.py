@@ -43,13 +43,20 @@ class Streams:
     _sessions: Sequence[Session]
 
     def visit(self, samples: np.ndarray, batch: int, seconds: float) -> Visit:
-        """Let all streams call at once for so long, and twice at least; samples: (N, …)."""
+        """Let all streams call at once for so long, and twice at least; samples: (N, …).
+
+        Raises what a call raised.
+        """
         longer = np.resize(samples, (len(samples) + batch, *samples.shape[1:]))
         barrier = threading.Barrier(len(self._sessions))
         futures = [
             worker.submit(self._call, session, _batches(longer, batch, number), barrier, seconds)
             for number, (worker, session) in enumerate(zip(self._workers, self._sessions, strict=True))
         ]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:  # one that failed keeps the others from starting: what they say is not why
+            own = (error for error in errors if not isinstance(error, threading.BrokenBarrierError))
+            raise next(own, errors[0])
         calls = [future.result() for future in futures]
         rate = sum(batch / timed[:, 0].mean() for timed in calls)
         latency_s, disturbed = np.concatenate(calls).T

@@ -15,6 +15,7 @@ from workers.errors import ModelRefused
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.throughput.grid import Cell
 from workers.throughput.search import measure_grid, possible_batches
+from workers.throughput.streams import opened
 
 SAMPLES = np.random.default_rng(0).normal(size=(48, 256)).astype(np.float32)
 
@@ -41,6 +42,15 @@ class Sleeping(Runtime):
                 return np.zeros((len(inputs), 2))
 
         return Opened()
+
+
+class Failing(Sleeping):
+    """No session opens on two threads; nobody says why."""
+
+    def open(self, file: Path, *, threads: int, optimize: bool = True) -> Session:
+        if threads == 2:
+            raise MemoryError
+        return super().open(file, threads=threads, optimize=optimize)
 
 
 def by_way(cells: tuple[Cell, ...]) -> dict[tuple[int, int, int], Cell]:
@@ -130,3 +140,67 @@ def test_batches_are_what_the_file_takes(
 def test_a_file_that_runs_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="runs no batch"):
         measure_grid(OnnxRuntime(), matrix(tmp_path / "net.onnx", 3), SAMPLES, cores=1, seconds=0.1)
+
+
+def test_cells_that_fail_are_left_out_and_the_others_measured() -> None:
+    def seconds(_: int, batch: int) -> float:
+        if batch == 8:
+            raise RuntimeError("no room for it\nin detail")
+        return 0.001
+
+    grid = measure_grid(Sleeping(seconds), Path(), SAMPLES, cores=2, seconds=4.0)
+    assert {cell.way.batch for cell in grid.cells if not cell.calls} == {8}
+    (note,) = grid.notes
+    assert note.startswith("3 of 18 cells are left out, since calls failed. ")
+    assert note.endswith(", batch 8: no room for it")
+
+
+def test_sessions_that_do_not_open_cost_only_their_cells() -> None:
+    grid = measure_grid(Failing(lambda *_: 0.001), Path(), SAMPLES, cores=2, seconds=3.0)
+    assert {cell.way.threads for cell in grid.cells if not cell.calls} == {2}
+    assert len(grid.measured) == 12
+    assert grid.notes == (
+        "6 of 18 cells are left out, since calls failed. 1 stream × 2 threads, batch 1: MemoryError",
+    )
+
+
+def test_a_file_of_which_every_cell_fails_is_refused() -> None:
+    tried: list[int] = []
+
+    def seconds(_: int, batch: int) -> float:
+        tried.append(batch)
+        if len(tried) > 2:  # once it was found out which batches it takes
+            raise RuntimeError("gone")
+        return 0
+
+    with pytest.raises(ModelRefused, match=r"runs in no way\. 1 stream × 1 thread, batch 1: gone"):
+        measure_grid(Sleeping(seconds), Path(), SAMPLES, cores=1, seconds=1.0)
+
+
+def test_of_several_streams_the_one_that_failed_says_why() -> None:
+    """The others only say that they waited for it in vain."""
+
+    class Opened(Session):
+        def __init__(self, works: bool) -> None:
+            self.works = works
+
+        def run(self, inputs: np.ndarray) -> np.ndarray:
+            if not self.works:
+                time.sleep(0.05)  # the other one waits already
+                raise ValueError("out of memory")
+            return inputs
+
+    sessions = iter([Opened(works=True), Opened(works=False)])
+    with opened(lambda: next(sessions), 1, 2) as ready, pytest.raises(ValueError, match="out of memory"):
+        ready.visit(SAMPLES, 1, 0.01)
+
+
+def test_an_error_without_a_word_is_called_by_its_name() -> None:
+    def seconds(_: int, batch: int) -> float:
+        if batch > 1:
+            raise RuntimeError
+        return 0
+
+    found, (note,) = possible_batches(Sleeping(seconds), Path(), SAMPLES)
+    assert found == [1]
+    assert note.endswith(": RuntimeError")
