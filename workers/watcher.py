@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,10 @@ from workers.lifeline import tied
 
 LOOK_SECONDS = 2.0
 BEAT_SECONDS = 1.0
+#: What nobody goes back to, once it has not been written to for this time: files of measurements, by code and
+#: stage; what jobs had written half; tables of predictors that were never finished.
+KEPT_SECONDS = 7 * 24 * 3600.0
+KEPT = ("measured/*/*/*.partial", "measured/*/*", "peaks/*.partial", "predictors/*")
 log = logging.getLogger(__name__)
 
 
@@ -178,7 +183,15 @@ def _name_lock(data: Path, queues: Sequence[str]) -> FileLock:
 
 
 def sweep(data: Path) -> None:
-    """Remove what killed processes left half-written: stages whose lock nobody holds."""
+    """Remove what killed processes left half-written: stages whose lock nobody holds; and what is old."""
     for partial in (data / "stages").glob("*.partial"):
         with contextlib.suppress(Timeout), FileLock(partial.with_suffix(".lock"), blocking=False):
             shutil.rmtree(partial, ignore_errors=True)
+    oldest = time.time() - KEPT_SECONDS
+    for left in (left for pattern in KEPT for left in data.glob(pattern)):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < oldest:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for code in data.glob("measured/*"):
+        with contextlib.suppress(OSError):  # of a code that has something left
+            code.rmdir()

@@ -18,6 +18,8 @@ from workers.errors import GateFailed, SomethingMissing
 SILENCE_SECONDS = 30.0
 #: Between tries.
 PAUSES_S = (1.0, 4.0)
+#: From this status on it is not what was asked for that is wrong.
+SERVERS_OWN = 500
 UNREACHED = (URLError, HTTPException, ConnectionError, TimeoutError)
 
 
@@ -38,7 +40,7 @@ def stored(assignment: Assignment, sha256: str) -> Path:
     # In the job's folder, which goes with the job: a worker that is killed leaves nothing half-written.
     partial = assignment.folder / f"{sha256}.partial"
     with _told(where, web):
-        found = _received(f"{web}/api/downloads/files/{sha256}", partial)
+        found = _received(f"{web}/api/downloads/files/{sha256}", partial, sha256)
     if found != sha256:
         partial.unlink()
         raise GateFailed(
@@ -49,15 +51,21 @@ def stored(assignment: Assignment, sha256: str) -> Path:
     return store.path(sha256)
 
 
-def _received(url: str, place: Path) -> str:
-    """Write what the address gives; returns the SHA-256 of what came. A dashboard may just be restarting."""
+def _received(url: str, place: Path, sha256: str) -> str:
+    """Write what the address gives; returns the SHA-256 of what came.
+
+    A dashboard may just be restarting: then a proxy says so in its place, or the file is cut short.
+    """
     for pause_s in PAUSES_S:
         try:
-            return _once(url, place)
-        except HTTPError:
-            raise
+            if _once(url, place) == sha256:
+                return sha256
+        except HTTPError as error:
+            if error.code < SERVERS_OWN:
+                raise
         except UNREACHED:
-            time.sleep(pause_s)
+            pass
+        time.sleep(pause_s)
     return _once(url, place)
 
 

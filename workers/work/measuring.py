@@ -68,12 +68,12 @@ def _data(assignment: Assignment, run: Run) -> Dataset:
 
 def _stage(assignment: Assignment, store: Store, row: StageRow, variant: Variant, whole: bool) -> Stage:
     """The stage with its files, kept here for the next measurement. whole: its `.pt2` is needed too."""
-    moved = variant.file_sha256 is not None
-    key = f"{row.key}-{variant.id}" if moved else row.key
+    sha256 = variants.stored(variant, row, "file")
+    assert sha256 is not None
+    key = f"{row.key}-{sha256[:16]}"  # a stage that is done anew has its key again, and may be another file
     folder = store.folder / key
     folder.mkdir(parents=True, exist_ok=True)
-    file = _kept(assignment, variants.stored(variant, row, "file"), folder / "model.onnx")
-    assert file is not None
+    file = placed(assignment, sha256, "model.onnx", folder)
     if whole:
         _kept(assignment, row.archive_sha256, folder / "model.pt2")
     report = _kept(assignment, variants.stored(variant, row, "exits"), folder / REPORT)

@@ -25,13 +25,14 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Served:
-    """What the address answers; asked: the paths that were asked for."""
+    """What the address answers; asked: the paths that were asked for. first: status and body before that."""
 
     address: str = ""
     status: int = 200
     body: bytes = CONTENT
     length: int = len(CONTENT)
     asked: list[str] = field(default_factory=list)
+    first: list[tuple[int, bytes]] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -41,10 +42,11 @@ def served() -> Iterator[Served]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             told.asked.append(self.path)
-            self.send_response(told.status)
+            status, body = told.first.pop(0) if told.first else (told.status, told.body)
+            self.send_response(status)
             self.send_header("Content-Length", str(told.length))
             self.end_headers()
-            self.wfile.write(told.body)
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -76,7 +78,10 @@ def test_a_file_is_fetched_once(served: Served, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "body", [CONTENT[:-1] + b"!", CONTENT[: len(CONTENT) // 2], b""], ids=["other", "cut", "none"]
 )
-def test_other_bytes_are_refused_and_not_kept(served: Served, tmp_path: Path, body: bytes) -> None:
+def test_other_bytes_are_refused_and_not_kept(
+    served: Served, tmp_path: Path, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "PAUSES_S", (0.0,))
     served.body = body
     ours = assignment(tmp_path, served.address)
     with pytest.raises(GateFailed, match=r"cut short or damaged: its SHA-256 is .*Retry"):
@@ -106,6 +111,20 @@ def test_a_dashboard_that_starts_again_is_waited_for(
     monkeypatch.setattr(fetching, "urlopen", refused)
     monkeypatch.setattr("time.sleep", away)
     assert stored(ours, SHA256).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "answer", [(502, b"Bad gateway"), (503, b""), (200, CONTENT[:1000])], ids=["502", "503", "cut"]
+)
+def test_a_proxy_without_a_dashboard_and_a_file_cut_short_are_tried_again(
+    served: Served, tmp_path: Path, answer: tuple[int, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "PAUSES_S", (0.0, 0.0))
+    served.first = [answer, answer]
+    ours = assignment(tmp_path, served.address)
+    assert stored(ours, SHA256).read_bytes() == CONTENT
+    assert len(served.asked) == 3
+    assert list(ours.folder.iterdir()) == []
 
 
 def test_a_dashboard_that_is_away_and_none_are_told_with_the_way_out(

@@ -97,6 +97,19 @@ def test_a_runtime_that_runs_more_than_the_exported_file_gets_it(settings: Setti
         assert file.with_name("model.pt2").exists() == whole
 
 
+def test_numbers_of_a_stage_are_those_of_its_file(settings: Settings, tmp_path: Path) -> None:
+    """Done anew, a stage has its key again: what was counted of the file before is not taken for it."""
+    first, *_, last = _run(settings).stages
+    assignment, store = Assignment(Job(kind="measure"), 1, settings, tmp_path), Store(tmp_path / "measured")
+    before = _stage(assignment, store, first, first.own, whole=False)
+    store.keep_measured(before.key, "here", [])
+    first.file_sha256 = last.file_sha256
+    after = _stage(assignment, store, first, first.own, whole=False)
+    assert store.measured(after.key, "here") is None
+    assert store.measured(before.key, "here") == ()
+    assert before.file.read_bytes() != after.file.read_bytes()
+
+
 def test_other_data_under_the_same_name_is_refused(settings: Settings) -> None:
     with transaction(settings.database) as session:
         session.get_one(Dataset, _run(settings).experiment.dataset_id).sha256 = "0" * 64
