@@ -1,6 +1,6 @@
 """What is said to the database about analyses: one JSON document each, found again by what it depends on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import select
@@ -16,7 +16,12 @@ def find(session: Session, kind: str, key: str) -> Analysis | None:
 
 def of_stage(session: Session, kind: str, stage_id: str) -> list[Analysis]:
     """Newest first."""
-    found = select(Analysis).where(Analysis.kind == kind, Analysis.stage_id == stage_id)
+    return of_stages(session, kind, [stage_id])
+
+
+def of_stages(session: Session, kind: str, stage_ids: Iterable[str]) -> list[Analysis]:
+    """Of all of these, newest first."""
+    found = select(Analysis).where(Analysis.kind == kind, Analysis.stage_id.in_(list(stage_ids)))
     return list(session.scalars(found.order_by(Analysis.created_at.desc())))
 
 

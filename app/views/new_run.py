@@ -48,7 +48,8 @@ def main() -> None:
             if experiment is not None and trainable:
                 st.page_link(
                     "views/sensitivity.py", label="Sensitivity of its layers", icon=":material/vital_signs:",
-                    query_params={"experiment": experiment, "recipe": dumps(recipe), "runtime": runtime},
+                    query_params={"experiment": experiment, "recipe": dumps(recipe), "runtime": runtime}
+                    | ({"machine": target} if target else {}),
                 )  # fmt: skip
     return None
 

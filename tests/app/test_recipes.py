@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from app.recipes import PRESETS, chips, presets, refusal, with_amount
+from app.recipes import PRESETS, chips, has_amount, presets, refusal, with_amount
 from tests.support.arrays import candidate, context, small_net
 from workers import turns
 from workers.quantization.trials import Trials
@@ -35,6 +35,15 @@ def test_another_amount_changes_the_first_step_that_has_one_and_the_name() -> No
     assert [step["amount"] for step in changed["steps"]] == [None, 0.7]
     assert changed["name"] == "R · 70 %"
     assert steps[1]["amount"] == 0.1
+
+
+def test_an_amount_of_nothing_is_no_amount() -> None:
+    """It prunes single layers alone: with another one the whole net would be pruned, too."""
+    single = {"method": "structured_pruning", "amount": 0.0, "layer_amounts": {"conv1": 0.5}}
+    assert not has_amount({"steps": [single]})
+    other = {"method": "low_rank", "amount": 0.1}
+    changed = with_amount({"name": "R", "steps": [single, other]}, 0.7)
+    assert [step["amount"] for step in changed["steps"]] == [0.0, 0.7]
 
 
 def test_chips_name_methods_that_are_not_there_any_more() -> None:

@@ -36,3 +36,15 @@ def test_they_go_with_their_stage(url: str) -> None:
         runs.save_stage(session, run_id, STAGE, [])  # replaces it
     with reading(url) as session:
         assert analyses.find(session, "profile", "first") is None
+
+
+def test_those_of_several_stages_come_newest_first(url: str) -> None:
+    run_id = new_run(url)
+    with transaction(url) as session:
+        stages = [runs.save_stage(session, run_id, STAGE | {"index": place}, []).id for place in range(3)]
+    for stage, key in ((1, "old"), (0, "middle"), (2, "of another"), (1, "new")):
+        keep(url, stages[stage], key, 0)
+    with reading(url) as session:
+        found = analyses.of_stages(session, "profile", stages[:2])
+        assert [row.key for row in found] == ["new", "middle", "old"]
+        assert analyses.of_stages(session, "profile", []) == []

@@ -26,8 +26,7 @@ class Cancelled(Exception):
 
 def test_a_table_is_gone_on_with(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with reading(settings.database) as session:
-        stage = runs.baseline_stage(session, runs.experiments(session)[0].id)
-    assert stage is not None
+        (stage,) = runs.baseline_stages(session, [runs.experiments(session)[0].id]).values()
     row, done = Analysis._row, list[str]()
 
     def cheap(self: Analysis, layer: str, *_: object) -> Row:
