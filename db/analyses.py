@@ -25,20 +25,32 @@ def of_stages(session: Session, kind: str, stage_ids: Iterable[str]) -> list[Ana
     return list(session.scalars(found.order_by(Analysis.created_at.desc())))
 
 
+def of_model(session: Session, kind: str, model_id: str) -> list[Analysis]:
+    """Of the model as uploaded, newest first."""
+    found = select(Analysis).where(Analysis.kind == kind, Analysis.model_id == model_id)
+    return list(session.scalars(found.order_by(Analysis.created_at.desc())))
+
+
 def save(
     session: Session,
     kind: str,
     key: str,
     *,
-    stage_id: str,
     target: Mapping[str, Any],
     document: Mapping[str, Any],
+    stage_id: str | None = None,
+    model_id: str | None = None,
 ) -> Analysis:
-    """Replaces what was kept under this key, of an earlier attempt for instance."""
+    """Replaces what was kept under this key, of an earlier attempt for instance.
+
+    It is about a stage, or about a model as uploaded.
+    """
+    assert (stage_id is None) != (model_id is None)
     row = find(session, kind, key)
     if row is None:
         row = Analysis(kind=kind, key=key)
         session.add(row)
-    row.stage_id, row.target, row.document = stage_id, dict(target), dict(document)
+    row.stage_id, row.model_id = stage_id, model_id
+    row.target, row.document = dict(target), dict(document)
     session.flush()
     return row
