@@ -1,5 +1,6 @@
 """Where the time of a file goes, as tables: one row per layer, and two files beside each other."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from workers.profiling.profile import LayerTime, Profile
 
 WITHOUT_WEIGHTS = "Operators without weights"
 REST = "Between operators"
+NUMBERS = ("ms", "spread", "macs", "gflops", "of_roof", "intensity", "reached")
+COLUMNS = ("place", "name", "kind", "weighted", "precision", *NUMBERS)
 #: Layers that together take this share of the time are named in the sentence, up to so many.
 MAJORITY, NAMED = 0.5, 3
 
@@ -37,16 +40,9 @@ def layers_frame(profile: Profile) -> pd.DataFrame:
     rows = [_row(layer, place) for place, layer in enumerate(profile.layers)]
     if profile.added is not None:
         rows.append(_row(profile.added, len(rows)))
-    frame = pd.DataFrame(rows)
-    rest = {
-        "place": len(rows),
-        "name": REST,
-        "kind": "",
-        "weighted": False,
-        "ms": profile.rest_ms,
-        "reached": 1,
-    }
-    frame = pd.concat([frame, pd.DataFrame([rest])], ignore_index=True)
+    rest = {"place": len(rows), "name": REST, "kind": "", "weighted": False, "ms": profile.rest_ms}
+    frame = pd.DataFrame([*rows, rest | {"reached": 1.0}], columns=COLUMNS)
+    frame = frame.astype(dict.fromkeys(NUMBERS, float))  # also where no layer has one
     frame["share"] = frame["ms"] / profile.latency_ms
     return frame
 
@@ -110,9 +106,22 @@ def _origin(name: str, known: set[str]) -> str:
     return next((beginning for beginning in beginnings if beginning in known), name)
 
 
+def speed(gflops: float, precision: str | None) -> str:
+    """125 GFLOP/s; of integers GOP/s. Two digits at least, however slow."""
+    unit = "GOP/s" if precision == "int8" else "GFLOP/s"
+    digits = max(0, 1 - math.floor(math.log10(gflops)))
+    return f"{gflops:,.{digits}f}{numbers.NARROW}{unit}"
+
+
+def bytes_speed(gbytes: float) -> str:
+    return f"{gbytes:,.0f}{numbers.NARROW}GB/s"
+
+
 def sentence(profile: Profile) -> str:
     """Where most of the time goes."""
     slowest = sorted(profile.layers, key=lambda layer: -layer.ms)
+    if not slowest:
+        return "No layer of this file was timed."
     whole, names, taken_ms = numbers.milliseconds(profile.latency_ms), list[str](), 0.0
     for layer in slowest:
         names.append(layer.name)

@@ -93,6 +93,13 @@ def queue_sensitivity(stage_id: str, asked: Asked) -> None:
     wake(job)
 
 
+def queue_blocks(model_id: str, request: Mapping[str, str]) -> None:
+    """Ask how long the blocks of a model take. request: as `workers.work.blocks` takes it."""
+    with app.session.writing() as session:
+        job = jobs.add(session, "blocks", model_id, queue="cpu", request=request)
+    wake(job)
+
+
 def cancel(job_id: str) -> None:
     with app.session.writing() as session:
         jobs.request_cancel(session, job_id)

@@ -73,13 +73,14 @@ def trains(recipe: Mapping[str, Any]) -> bool:
 
 
 def has_amount(recipe: Mapping[str, Any]) -> bool:
-    return any(step.get("amount") is not None for step in recipe["steps"])
+    """An amount of 0 prunes single layers alone, and another one would prune all."""
+    return any(step.get("amount") for step in recipe["steps"])
 
 
 def with_amount(recipe: Mapping[str, Any], amount: float) -> Plain:
     """The same recipe with another amount in the first step that has one; the name tells it."""
     changed = copy.deepcopy(dict(recipe))
-    step = next(step for step in changed["steps"] if step.get("amount") is not None)
+    step = next(step for step in changed["steps"] if step.get("amount"))
     step["amount"] = amount
     changed["name"] = f"{recipe['name']} · {amount:.0%}".replace("%", " %")
     return changed

@@ -1,7 +1,7 @@
 """What is said to the database about analyses: one JSON document each, found again by what it depends on."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import select
@@ -17,16 +17,26 @@ def find(session: Session, kind: str, key: str) -> Analysis | None:
 
 def of_stage(session: Session, kind: str, stage_id: str) -> list[Analysis]:
     """Newest first; behind them those whose document says that more is to come ("whole": false)."""
-    found = select(Analysis).where(Analysis.kind == kind, Analysis.stage_id == stage_id)
-    newest = session.scalars(found.order_by(Analysis.created_at.desc()))
+    newest = of_stages(session, kind, [stage_id])
     return sorted(newest, key=lambda row: not row.document.get("whole", True))
+
+
+def of_stages(session: Session, kind: str, stage_ids: Iterable[str]) -> list[Analysis]:
+    """Of all of these, newest first."""
+    found = select(Analysis).where(Analysis.kind == kind, Analysis.stage_id.in_(list(stage_ids)))
+    return list(session.scalars(found.order_by(Analysis.created_at.desc())))
 
 
 def of_any_stage(session: Session, kind: str, content: str) -> list[Analysis]:
     """All whose key begins so, where keys are made of that of the content and the stage."""
-    return list(
-        session.scalars(select(Analysis).where(Analysis.kind == kind, Analysis.key.startswith(content)))
-    )
+    found = select(Analysis).where(Analysis.kind == kind, Analysis.key.startswith(content))
+    return list(session.scalars(found))
+
+
+def of_model(session: Session, kind: str, model_id: str) -> list[Analysis]:
+    """Of the model as uploaded, newest first."""
+    found = select(Analysis).where(Analysis.kind == kind, Analysis.model_id == model_id)
+    return list(session.scalars(found.order_by(Analysis.created_at.desc())))
 
 
 def save(
@@ -34,16 +44,21 @@ def save(
     kind: str,
     key: str,
     *,
-    stage_id: str,
     target: Mapping[str, Any],
     document: Mapping[str, Any],
+    stage_id: str | None = None,
+    model_id: str | None = None,
 ) -> Analysis:
-    """Replaces what was kept under this key, of an earlier attempt for instance, and is the newest."""
+    """Replaces what was kept under this key, of an earlier attempt for instance, and is the newest.
+
+    It is about a stage, or about a model as uploaded.
+    """
+    assert (stage_id is None) != (model_id is None)
     row = find(session, kind, key)
     if row is None:
         row = Analysis(kind=kind, key=key)
         session.add(row)
-    row.stage_id, row.target, row.document = stage_id, dict(target), dict(document)
-    row.created_at = time.time()
+    row.stage_id, row.model_id = stage_id, model_id
+    row.target, row.document, row.created_at = dict(target), dict(document), time.time()
     session.flush()
     return row

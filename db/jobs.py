@@ -19,6 +19,8 @@ LEASE_SECONDS = 10.0
 MAX_LOSSES = 3
 #: Kinds of jobs that give way to all others.
 PATIENT = ("predictor",)
+#: Kinds that say nothing of how their subject stands.
+ASIDE = ("measure", "blocks")
 
 
 def add(session: Session, kind: str, subject_id: str, *, queue: str, request: Mapping[str, Any]) -> Job:
@@ -201,9 +203,9 @@ def remove(session: Session, job_id: str) -> None:
 def latest(session: Session, subject_ids: Iterable[str], kind: str | None = None) -> dict[str, Job]:
     """The newest job of each of these models, datasets, runs or stages.
 
-    kind: of that one alone; else of any but those that measure a run elsewhere.
+    kind: of that one alone; else of any but those that measure a run elsewhere or time a model's blocks.
     """
-    kinds = Job.kind != "measure" if kind is None else Job.kind == kind
+    kinds = Job.kind.not_in(ASIDE) if kind is None else Job.kind == kind
     own = select(Job).where(Job.subject_id.in_(list(subject_ids)), kinds)
     return {job.subject_id: job for job in session.scalars(own.order_by(Job.created_at))}
 

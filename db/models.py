@@ -229,7 +229,8 @@ class Measurement(Base):
 
 
 class Analysis(Noun, Base):
-    """What a job found out about a stage's file beyond its numbers, such as where its time goes.
+    """What a job found out about a stage's file beyond its numbers, such as where its time goes; or, where
+    there need be no run yet, about a model as uploaded.
 
     key: hash of what the document depends on (file, target, settings, code): asked again, it is found.
     """
@@ -238,7 +239,8 @@ class Analysis(Noun, Base):
     __table_args__ = (UniqueConstraint("kind", "key"),)
     kind: Mapped[str]
     key: Mapped[str]
-    stage_id: Mapped[str] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), index=True)
+    stage_id: Mapped[str | None] = mapped_column(ForeignKey("stage.id", ondelete="CASCADE"), index=True)
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("model.id", ondelete="CASCADE"), index=True)
     target: Mapped[dict[str, Any]]
     document: Mapped[dict[str, Any]]
 

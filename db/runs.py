@@ -122,10 +122,13 @@ def warnings(session: Session, experiment_id: str) -> list[str]:
     return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
 
-def baseline_stage(session: Session, experiment_id: str) -> Stage | None:
-    """The model as uploaded, of the oldest run that has got so far."""
-    statement = select(Stage).join(Run).where(Run.experiment_id == experiment_id, Stage.index == 0)
-    return session.scalar(statement.order_by(Run.created_at).limit(1))
+def baseline_stages(session: Session, experiment_ids: Iterable[str]) -> dict[str, Stage]:
+    """By experiment the model as uploaded, of the oldest run that has got so far."""
+    place = func.row_number().over(partition_by=Run.experiment_id, order_by=Run.created_at)
+    own = select(Stage.id, Run.experiment_id, place.label("place")).join(Run)
+    oldest = own.where(Run.experiment_id.in_(list(experiment_ids)), Stage.index == 0).subquery()
+    statement = select(oldest.c.experiment_id, Stage).join(Stage, Stage.id == oldest.c.id)
+    return {row[0]: row[1] for row in session.execute(statement.where(oldest.c.place == 1))}
 
 
 def set_goal(session: Session, experiment_id: str, goal: Mapping[str, float]) -> None:

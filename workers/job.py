@@ -31,6 +31,7 @@ KINDS = {
     "profile": "workers.work.profile",
     "throughput": "workers.work.throughput",
     "sensitivity": "workers.work.sensitivity",
+    "blocks": "workers.work.blocks",
 }
 log = logging.getLogger(__name__)
 

@@ -81,6 +81,12 @@ def choose(name: str, threads: int, target: str = "") -> Choice:
     return Choice(places, places[0], each=name == ALL, fastest=True, note=note)
 
 
+def of_steps(name: str) -> str:
+    """The runtime that steps choose by time in where `name` is asked for, as `choose` has it."""
+    known = RUNTIMES.get(name.partition(":")[0])
+    return USUAL if name in TOGETHER or known is None or known.whole_models_only else name
+
+
 def present() -> Mapping[str, Runtime]:
     """What works on this machine, by name, the usual one first."""
     found: dict[str, Runtime] = {}

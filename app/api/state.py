@@ -1,7 +1,7 @@
 """What open pages poll: one small JSON per topic, kept for a moment so that many pages cost one query.
 
 `version` changes when a page must be drawn again; `jobs` holds, by id, what moves in between. Topics:
-`models`, `data`, `runs`, `runs/<run id>`, `targets`, `predictors`. That of one run also counts the
+`models`, `data`, `runs`, `runs/<run id>`, `targets`, `predictors`, `blocks`. That of one run also counts the
 `points` of its curves.
 """
 
@@ -98,6 +98,10 @@ def _predictors(session: Session) -> Answer:
     return _of_kinds(session, (KIND,))
 
 
+def _blocks(session: Session) -> Answer:
+    return _of_kinds(session, ("blocks",))
+
+
 def _one_run(session: Session, run_id: str) -> Answer:
     found = [*jobs.latest(session, [run_id]).values(), *jobs.measuring(session, run_id)]
     return [_standing(job) for job in found], found
@@ -120,4 +124,5 @@ TOPICS: dict[str, Callable[[Session], Answer]] = {
     "runs": _runs,
     "targets": _targets,
     "predictors": _predictors,
+    "blocks": _blocks,
 }

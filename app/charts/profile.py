@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from app.charts.theme import NEUTRAL, OKABE_ITO, themed
+from app.profiles import bytes_speed, speed
 from workers.profiling.peaks import Peaks
 
 Colour = Literal["Time", "Precision", "MACs"]
@@ -32,7 +33,7 @@ def layer_bars(
         macs=frame["macs"].fillna(0) / 1e6,
         drawn=frame["ms"].clip(lower=0),
     )
-    labels = alt.Axis(labelLimit=220, labelOverlap=False) if named else None
+    labels = alt.Axis(labelLimit=220, labelOverlap=False, labelFlush=False) if named else None
     bars: alt.Chart = (
         alt.Chart(shown)
         .mark_bar(height={"band": 0.8})
@@ -105,7 +106,7 @@ def roofline(frame: pd.DataFrame, peaks: Peaks) -> alt.LayerChart:
             color=colour,
             shape=alt.Shape(
                 "file:N", scale=alt.Scale(domain=shapes, range=["circle", "triangle-up"][: len(shapes)]),
-                legend=alt.Legend() if len(shapes) > 1 else None,
+                legend=alt.Legend(symbolFillColor=NEUTRAL, symbolStrokeWidth=0) if len(shapes) > 1 else None,
             ),
             tooltip=alt.Tooltip("hover:N"),
         )
@@ -126,17 +127,18 @@ def _logarithmic(low: float, high: float) -> dict[str, Any]:
 def _roofs(peaks: Peaks, low: float, high: float) -> pd.DataFrame:
     """Lines of float32 and int8, with the bytes from memory and from the fastest cache."""
     rows: list[dict[str, Any]] = []
-    speeds = (("From caches", max(speed for _, speed in peaks.gbytes)), ("From memory", peaks.gbytes[-1][1]))
+    speeds = (("From caches", max(moved for _, moved in peaks.gbytes)), ("From memory", peaks.gbytes[-1][1]))
     for precision, peak in peaks.gflops.items():
-        for where, speed in speeds:
-            for intensity in sorted({low, high, *np.clip([peak / speed], low, high).tolist()}):
+        for where, moved in speeds:
+            told = f"{precision}: {speed(peak, precision)}, {where.lower()} {bytes_speed(moved)}"
+            for intensity in sorted({low, high, *np.clip([peak / moved], low, high).tolist()}):
                 rows.append(
                     {
                         "precision": precision,
                         "where": where,
-                        "roof": f"{precision}: {peak:,.0f} GFLOP/s, {where.lower()} {speed:,.0f} GB/s",
+                        "roof": told,
                         "intensity": intensity,
-                        "gflops": min(peak, intensity * speed),
+                        "gflops": min(peak, intensity * moved),
                     }
                 )
     return pd.DataFrame(rows)

@@ -51,10 +51,11 @@ VIEWS: Mapping[str, View] = {
 def sensitivity_map(table: Table, view: str) -> alt.LayerChart:
     """A click on a cell selects it; a layer that goes with another one has no cells of its own to prune."""
     shown = VIEWS[view]
-    frame = pd.DataFrame([_entry(table, row, cell, shown) for row in table.rows for cell in row.cells])
+    entries = [_entry(table, row, cell, shown) for row in table.rows for cell in row.cells]
+    frame = pd.DataFrame(entries, columns=["layer", "change", "value", "text", "hover"])
+    frame["value"] = frame["value"].astype(float)  # also where there is none
     away = (frame["value"] - shown.nothing).abs()
     most = max(float(away.max()) if away.notna().any() else 0.0, 1e-9)
-    frame["strong"] = away > 0.55 * most
     scale = _scale(view, most)
     base = _grid(frame, [row.layer for row in table.rows])
     picked = alt.selection_point(name=CELL, fields=["layer", "change"], on="click", toggle=False)
@@ -71,11 +72,8 @@ def sensitivity_map(table: Table, view: str) -> alt.LayerChart:
     )
     text = base.mark_text(fontSize=11).encode(
         text="text:N",
-        color=alt.when("!isValid(datum.value)")
-        .then(alt.value(NEUTRAL))
-        .when("datum.strong")
-        .then(alt.value("white"))
-        .otherwise(alt.value("#1b2733")),
+        # Dark contrasts more than white with every colour of the scales.
+        color=alt.condition("isValid(datum.value)", alt.value("#1b2733"), alt.value(NEUTRAL)),
     )
     chart = cast("alt.LayerChart", alt.layer(cells, text))
     return themed(chart, ROW_PX * len(table.rows) + FRAME_PX)

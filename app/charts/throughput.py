@@ -10,9 +10,9 @@ from app.charts.theme import NEUTRAL, OKABE_ITO, themed
 from workers.throughput.grid import Cell, Grid
 
 ROW_PX, FRAME_PX = 44, 70
-#: From little to much; the text on it turns white where it gets dark.
+#: From little to much; the text on it turns white where that contrasts more.
 PALE, DARK = "#D6E6F2", OKABE_ITO[0]
-WHITE_FROM = 0.55
+WHITE_FROM = 0.8
 
 
 def throughput_map(grid: Grid, limit_ms: float | None, best: Cell | None) -> alt.LayerChart:

@@ -16,6 +16,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     parentElement.querySelector("section").dataset.state = state;
     find("status").textContent = text;
   };
+  if (zone.refused && zone.refused !== data.blocked) show("idle", (zone.refused = "")); // it was said
 
   async function call(path, options) {
     const response = await fetch(`/api/uploads${path}`, options);
@@ -25,11 +26,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
     throw Object.assign(new Error(sentence), { status: response.status });
   }
 
-  async function announce(file, sending) {
+  async function announce(file) {
     const said = { ...zone.data.said, file_name: file.name, size_bytes: file.size };
     const body = JSON.stringify({ ...said, fingerprint: await fingerprint(file) });
     const headers = { ...WRITE, "Content-Type": "application/json" };
-    return call("", { method: "POST", headers, body, signal: sending.signal });
+    return call("", { method: "POST", headers, body });
   }
 
   async function put(upload, file, sending) {
@@ -71,14 +72,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
   async function send(file) {
     if (!file || zone.sending) return;
     input.value = "";
-    if (zone.data.blocked) return show("idle", zone.data.blocked);
+    if (zone.data.blocked) return show("idle", (zone.refused = zone.data.blocked));
     const sending = (zone.sending = new AbortController());
     let upload = null;
     find("name").textContent = file.name;
     find("bar").firstElementChild.style.width = "0";
     show("sending", `0 % of ${size(file.size)}`);
     try {
-      upload = await announce(file, sending);
+      upload = await announce(file); // is not broken off: what it began must be known to be removed
+      sending.signal.throwIfAborted();
       upload = await sendAll(upload, file, sending);
       const { id } = await call(`/${upload.id}/finish`, { method: "POST", headers: WRITE });
       show("idle");

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
+from app.components.plain import plain
 from app.exits import Outcome
 from app.session import artifacts
 
@@ -42,7 +43,7 @@ def _row(samples: np.ndarray, outcome: Outcome, names: Sequence[str], pictures: 
         return
     st.image(
         [pictures.read(str(sample)) for sample in known],
-        caption=[_told(outcome, sample, names) for sample in known],
+        caption=[plain(_told(outcome, sample, names)) for sample in known],
         width=PICTURE_PX,
     )
 

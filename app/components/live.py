@@ -13,7 +13,7 @@ const BURST = 3, BURST_MS = 15000; // short stages must not make twenty open pag
 const LOST_MS = 6000; // a rerun that has not come by then was lost
 const PRESSED_MS = 1500; // from a press until the server tells that it runs
 
-// The server stops what it runs for a rerun of the page: of a press that it had not come to, nothing would stay.
+// For a rerun of the page the server stops what it runs: of a press that it had not come to nothing stays.
 let pressed = 0;
 for (const kind of ["pointerdown", "pointerup", "keydown"])
   addEventListener(kind, () => { pressed = Date.now(); }, { capture: true, passive: true });
@@ -59,8 +59,8 @@ def live(path: str, *, key: str, seconds: float = 1.0) -> None:
     """Poll GET `path` and rerun the page (or the fragment around it) when the JSON's `version` changes.
 
     Call it before the page reads its data: what changes in between is then seen by the first poll.
-    It reruns at once, but at most three times in fifteen seconds and never beside a press of the user's, which
-    it would undo. key: begins with `live`, see look.css.
+    It reruns at once, but at most three times in fifteen seconds, and never beside a press of the user's: it
+    would undo it. key: begins with `live`, see look.css.
     Paths: /api/state/models, /data, /runs, /runs/<run id>, /targets (see `app/api/state.py`).
     """
     data = {"path": path, "version": state.version(path), "ms": round(seconds * 1000)}

@@ -8,7 +8,7 @@ import streamlit as st
 from app import numbers
 from app.charts.profile import Colour, layer_bars, roofline
 from app.components.plain import plain
-from app.profiles import compared, layers_frame
+from app.profiles import bytes_speed, compared, layers_frame, speed
 from workers.profiling.profile import Profile
 
 #: More layers than that are not drawn: those of which the times are lowest.
@@ -77,7 +77,7 @@ def layers_table(profile: Profile) -> None:
         "precision": st.column_config.TextColumn("Precision"),
         "macs": st.column_config.NumberColumn("MACs", format="compact", help="Mean per sample."),
         "gflops": st.column_config.NumberColumn(
-            "GFLOP/s", format="%.1f", help="Two operations a MAC; of int8 layers they are integer operations."
+            "GFLOP/s", format="%.2f", help="Two operations a MAC; of int8 layers they are integer operations."
         ),
         "of_roof": st.column_config.NumberColumn(
             "Of roof", format="%.0f %%",
@@ -117,17 +117,22 @@ def comparison_table(before: Profile, after: Profile) -> None:
     )
 
 
-def roofline_panel(files: Sequence[tuple[str, Profile]]) -> None:
+def roofline_points(files: Sequence[tuple[str, Profile]]) -> pd.DataFrame:
+    """The layers that multiply, of all files."""
     parts = []
     for label, profile in files:
         frame = layers_frame(profile).dropna(subset=["gflops", "intensity"])
         hover = [
-            f"{row['name']}: {row['gflops']:,.0f} GFLOP/s, {row['of_roof']:.0%} of its roof, "
-            f"{numbers.milliseconds(row['ms'])}"
+            f"{row['name']}: {speed(row['gflops'], row['precision'])}, "
+            f"{numbers.share(row['of_roof'], 0)} of its roof, {numbers.milliseconds(row['ms'])}"
             for row in frame.to_dict("records")
         ]
         parts.append(frame.assign(file=label, hover=hover))
-    frame = pd.concat(parts)
+    return pd.concat(parts)
+
+
+def roofline_panel(files: Sequence[tuple[str, Profile]]) -> None:
+    frame = roofline_points(files)
     if frame.empty:
         st.caption("No layer of this file multiplies.")
         return
@@ -137,10 +142,11 @@ def roofline_panel(files: Sequence[tuple[str, Profile]]) -> None:
         key="roofline",
         alt="Layers under the roofs of the machine; listed in the tables.",
     )
-    memory, cache = peaks.gbytes[-1][1], max(speed for _, speed in peaks.gbytes)
+    memory, cache = peaks.gbytes[-1][1], max(moved for _, moved in peaks.gbytes)
+    told = {precision: speed(peak, precision) for precision, peak in peaks.gflops.items()}
     st.caption(
-        f"Peaks measured on this machine, one thread: {peaks.gflops['float32']:,.0f} GFLOP/s in float32, "
-        f"{peaks.gflops['int8']:,.0f} GOP/s in int8 (a large matrix product in the same runtime), "
-        f"{memory:,.0f} GB/s from memory and {cache:,.0f} from caches (a copy). Points are as large as the "
-        "time they take; layers that do not multiply are left out."
+        f"Peaks measured on this machine, one thread: {told['float32']} in float32, {told['int8']} in int8 "
+        f"(a large matrix product in the same runtime), {bytes_speed(memory)} from memory and "
+        f"{bytes_speed(cache)} from caches (a copy). Points are as large as the time they take; layers that "
+        "do not multiply are left out."
     )

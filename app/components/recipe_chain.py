@@ -1,6 +1,9 @@
 """A recipe as a vertical chain of steps, with presets above it and its YAML as the other side of it."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import streamlit as st
 import yaml
@@ -13,9 +16,15 @@ from workers.catalog import METHODS
 from workers.errors import ParedownError
 from workers.recipe import parse_recipe
 
+#: (the steps before, the step's settings, key) -> what the setting is now.
+OwnField = Callable[[Sequence[Plain], Plain, str], Any]
 
-def recipe_chain() -> Plain:
-    """Draw the recipe of the URL, let it be edited, and return it as it is now."""
+
+def recipe_chain(own: Mapping[str, Mapping[str, OwnField]]) -> Plain:
+    """Draw the recipe of the URL, let it be edited, and return it as it is now.
+
+    own: by method and setting what draws it instead of a field of its kind.
+    """
     recipe = _from_url()
     found = presets()
     picked = st.pills(
@@ -26,7 +35,7 @@ def recipe_chain() -> Plain:
         _replace(found[picked].recipe)
     form, text = st.tabs(["Form", "YAML"], key="side")  # both are drawn: no change is lost by changing sides
     with form:
-        recipe = _form(recipe)
+        recipe = _form(recipe, own)
     with text:
         _yaml(recipe)
     _write(recipe)
@@ -70,7 +79,7 @@ def _replace(recipe: Plain) -> None:
     st.rerun()
 
 
-def _form(recipe: Plain) -> Plain:
+def _form(recipe: Plain, own: Mapping[str, Mapping[str, OwnField]]) -> Plain:
     name = st.text_input("Name", recipe["name"], max_chars=100, key=f"name-{_round()}").strip() or "Unnamed"
     steps = list(recipe["steps"])
     for index in range(len(steps)):
@@ -78,7 +87,9 @@ def _form(recipe: Plain) -> Plain:
             changed = _heading(steps, index)
             if changed is not None:
                 _replace({"name": name, "steps": changed})
-            steps[index] = method_form(steps[index], key=f"step-{_round()}-{index}")
+            drawn = own.get(steps[index]["method"], {})
+            fields = {name: partial(field, steps[:index]) for name, field in drawn.items()}
+            steps[index] = method_form(steps[index], key=f"step-{_round()}-{index}", own=fields)
     if not steps:
         st.caption("No step: this measures the model as it is, the baseline.")
     _add(name, steps)

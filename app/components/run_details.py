@@ -72,7 +72,7 @@ def _subtitle(run: Run, job: Job | None) -> None:
     where = "" if job is None or job.worker is None else f" · {job.worker}"
     pair = f"{run.experiment.model.name} on {run.experiment.dataset.name}"
     measured = f" · measured in {measured_in(runtime, target)}" if runtime else ""
-    st.caption(f"{pair} · {state} · {numbers.age(run.created_at)} ago{where}{measured}")
+    st.caption(f"{plain(pair)} · {state} · {numbers.age(run.created_at)} ago{where}{measured}")
 
 
 def _actions(run: Run, job: Job | None) -> None:
@@ -142,4 +142,4 @@ def _outcome(stage: Stage) -> None:
     speed = f" · {numbers.faster(ratio)}" if ratio is not None and stage.index else ""
     st.caption(f"{how}accuracy {numbers.share(accuracy)}{speed}")
     for note in stage.notes:
-        st.caption(note)
+        st.caption(plain(note, 600))

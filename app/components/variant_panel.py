@@ -45,7 +45,7 @@ def numbers_table(
     table = {}
     for title, measurements in columns:
         known = {(m.name, m.split): m for m in measurements if m.target in (None, target)}
-        table[title] = [_cell(known.get((name, split))) for name, split, _ in ROWS]
+        table[plain(title)] = [_cell(known.get((name, split))) for name, split, _ in ROWS]
     frame = pd.DataFrame(table, index=pd.Index([title for *_, title in ROWS], name="Number"))
     return frame[(frame != "–").any(axis=1)]
 
@@ -105,7 +105,7 @@ def variant_recipe(found: Found) -> None:
         for chip in chips({"steps": run.recipe.get("steps", [])[: stage.index]}) or ["No steps"]:
             st.badge(chip, color="gray")
     for note in stage.notes:
-        st.caption(note)
+        st.caption(plain(note, 600))
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Export", icon=":material/download:", key=f"export-{variant.id}"):
             export_dialog(variant.id)

@@ -1,6 +1,7 @@
 """What should be tried? A recipe for a model and a dataset, queued."""
 
 from collections.abc import Sequence
+from functools import partial
 from json import dumps
 
 import streamlit as st
@@ -8,6 +9,7 @@ import streamlit as st
 import app.session
 from app.components.error_box import error_box
 from app.components.estimate_panel import estimate_panel
+from app.components.exits_field import exits_field
 from app.components.linked import linked_choice
 from app.components.recipe_chain import recipe_chain
 from app.components.runtime_choice import place_choice
@@ -16,6 +18,7 @@ from app.queueing import queue_runs
 from app.recipes import AMOUNTS, Plain, has_amount, refusal, with_amount
 from db import datasets, models_, runs, variants, workers
 from db.models import Dataset, Model
+from workers.places import USUAL, of_steps
 
 
 def main() -> None:
@@ -32,7 +35,9 @@ def main() -> None:
     with left:
         model, dataset = _choose(models, data)
         target, runtime = place_choice(st.container(), present, targets)
-        recipe = recipe_chain()
+        timed_in = USUAL if target else of_steps(runtime)
+        exits = partial(exits_field, model, dataset, timed_in)
+        recipe = recipe_chain({"early_exit": {"exits": exits}})
     with right:
         with app.session.reading() as session:
             measured = variants.baseline_numbers(session, pair.get((model.id, dataset.id), ""))
@@ -48,7 +53,8 @@ def main() -> None:
             if experiment is not None and trainable:
                 st.page_link(
                     "views/sensitivity.py", label="Sensitivity of its layers", icon=":material/vital_signs:",
-                    query_params={"experiment": experiment, "recipe": dumps(recipe), "runtime": runtime},
+                    query_params={"experiment": experiment, "recipe": dumps(recipe), "runtime": runtime}
+                    | ({"machine": target} if target else {}),
                 )  # fmt: skip
     return None
 

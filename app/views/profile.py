@@ -15,6 +15,7 @@ from app.components.error_box import error_box
 from app.components.graph_link import graph_link
 from app.components.linked import linked_choice
 from app.components.live import live
+from app.components.plain import plain
 from app.components.profile_panels import (
     comparison_table,
     layers_table,
@@ -25,28 +26,32 @@ from app.components.profile_panels import (
 from app.profiles import Found, difference, left_to_win, sentence
 from app.queueing import queue_profile
 from db import analyses, jobs, variants
-from db.models import Job, Run, Stage, Variant
+from db.models import Analysis, Job, Run, Stage, Variant
 
 NOTHING = ""
 NEW = (
     "No profile yet. ONNX Runtime is asked how long each of its operators takes, on real samples and one "
     "thread; that takes about ten seconds a file."
 )
+SAME = "Both are the same file."
 COLOURS: tuple[Colour, ...] = ("Time", "Precision", "MACs")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A variant that can be profiled, and its profiles, newest first."""
+    """A variant that can be profiled."""
 
     variant: Variant
     stage: Stage
     run: Run
-    found: Sequence[Found]
 
     @property
     def label(self) -> str:
         return name_of(self.variant, self.stage, self.run)
+
+    @property
+    def file_sha256(self) -> str | None:
+        return variants.stored(self.variant, self.stage, "file")
 
 
 def main() -> None:
@@ -55,9 +60,14 @@ def main() -> None:
     chosen, beside = _choices()
     if chosen is None:
         return
+    if beside is not None and beside.file_sha256 == chosen.file_sha256:
+        st.caption(SAME)
+        beside = None
+    shown = [point for point in (chosen, beside) if point is not None]
     with app.session.reading() as session:
         job = jobs.latest(session, [chosen.stage.id], "profile").get(chosen.stage.id)
-    both = _pair(chosen, beside)
+        rows = analyses.of_stages(session, "profile", [point.stage.id for point in shown])
+    both = _pair(chosen, beside, rows)
     _actions(chosen, beside, there=both[0] is not None and (beside is None or both[1] is not None), job=job)
     waiting = working(job)
     if job is not None and job.state == "failed" and job.error:
@@ -72,7 +82,10 @@ def main() -> None:
 def _choices() -> tuple[Point | None, Point | None]:
     """The point, and what stands beside it: the model as uploaded, as long as nothing else is asked for."""
     asked = [st.query_params.get(name) for name in ("variant", "against")]
-    points = {point.variant.id: point for name in asked if name for point in _of_run(name)}
+    points: dict[str, Point] = {}
+    for name in asked:
+        if name and name not in points:
+            points |= {point.variant.id: point for point in _of_run(name)}
     if asked[0] not in points:
         st.info("Choose a point in Trade-offs, and there “Where the time goes”.")
         st.page_link("views/tradeoffs.py", label="Trade-offs", icon=":material/scatter_plot:")
@@ -89,15 +102,8 @@ def _choices() -> tuple[Point | None, Point | None]:
 
 def _of_run(variant_id: str) -> list[Point]:
     """All variants of the run that this one belongs to."""
-    points = []
     with app.session.reading() as session:
-        for variant, stage, run in variants.of_run_with(session, variant_id):
-            sha256 = variants.stored(variant, stage, "file")
-            rows = analyses.of_stage(session, "profile", stage.id)
-            own = [row for row in rows if row.document["file_sha256"] == sha256]
-            found = [Found.of(row.document, row.target, row.created_at) for row in own]
-            points.append(Point(variant, stage, run, found))
-    return points
+        return [Point(*found) for found in variants.of_run_with(session, variant_id)]
 
 
 def name_of(variant: Variant, stage: Stage, run: Run) -> str:
@@ -109,14 +115,30 @@ def name_of(variant: Variant, stage: Stage, run: Run) -> str:
     return f"{run.name}{'' if last else f' · stage {stage.index}'}{moved}"
 
 
-def _pair(chosen: Point, beside: Point | None) -> tuple[Found | None, Found | None]:
-    """Of one session if there is one, since only such times compare; else the newest of the point alone."""
-    newest = next(iter(chosen.found), None)
-    if beside is None:
-        return newest, None
-    sessions = {found.session: found for found in beside.found}
-    together = next((found for found in chosen.found if found.session in sessions), None)
-    return (newest, None) if together is None else (together, sessions[together.session])
+def _pair(chosen: Point, beside: Point | None, rows: Sequence[Analysis]) -> tuple[Found | None, Found | None]:
+    """Of one session if there is one, since only such times compare; else the newest of the point alone.
+
+    rows: newest first.
+    """
+    own = _of_file(chosen, rows)
+    newest = next(iter(own.values()), None)
+    others = {} if beside is None else _of_file(beside, rows)
+    together = next((session for session in own if session in others), None)
+    if together is None:
+        return (None if newest is None else _found(newest)), None
+    return _found(own[together]), _found(others[together])
+
+
+def _of_file(point: Point, rows: Sequence[Analysis]) -> dict[str, Analysis]:
+    """By session; of other files that the same stage has had or saved there are profiles too."""
+    whose = (point.stage.id, point.file_sha256)
+    return {
+        row.document["session"]: row for row in rows if (row.stage_id, row.document["file_sha256"]) == whose
+    }
+
+
+def _found(row: Analysis) -> Found:
+    return Found.of(row.document, row.target, row.created_at)
 
 
 def _actions(chosen: Point, beside: Point | None, *, there: bool, job: Job | None) -> None:
@@ -136,10 +158,13 @@ def _actions(chosen: Point, beside: Point | None, *, there: bool, job: Job | Non
 
 def _show(chosen: Point, found: Found, beside: Point | None, other: Found | None) -> None:
     profile = found.profile
-    st.markdown(f"**{sentence(profile)}**")
-    st.caption(f"*{left_to_win(profile)}*")
+    st.markdown(f"**{plain(sentence(profile), 600)}**")
+    if profile.layers:
+        st.caption(f"*{left_to_win(profile)}*")
     st.caption(" · ".join([f"{difference(profile)}.", *profile.marks]))
-    colour = st.segmented_control("Colour by", COLOURS, default=COLOURS[0], required=True, key="colour")
+    colour = st.segmented_control(
+        "Colour by", COLOURS, default=COLOURS[0], required=True, key="colour", bind="query-params"
+    )
     before = None if other is None else other.profile
     if beside is None or before is None:
         one_picture(profile, colour)

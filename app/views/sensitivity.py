@@ -29,23 +29,24 @@ def main() -> None:
     live("/api/state/runs", key="live", seconds=2)
     st.title("Sensitivity")
     with app.session.reading() as session:
-        known = [
-            (experiment, stage)
-            for experiment in runs.experiments(session)
-            if (experiment.model.file_name or "").endswith(".pt2")
-            and (stage := runs.baseline_stage(session, experiment.id)) is not None
-        ]
+        found = runs.experiments(session)
+        known = {e.id: e for e in found if (e.model.file_name or "").endswith(".pt2")}
+        stages = runs.baseline_stages(session, known)
     if not known:
         return _empty()
-    names = {e.id: f"{e.model.name} on {e.dataset.name}" for e, _ in known}
+    order = sorted(known, key=lambda name: name not in stages)
+    names = {name: f"{known[name].model.name} on {known[name].dataset.name}" for name in order}
     chosen = linked_choice(st.container(), "Model and data", names, key="experiment", belongs=["recipe"])
-    experiment, stage = next(pair for pair in known if pair[0].id == chosen)
+    if chosen not in stages:
+        st.info("Its baseline has not been measured yet.")
+        return None
+    experiment, stage = known[chosen], stages[chosen]
     with app.session.reading() as session:
-        found = analyses.of_stage(session, "sensitivity", stage.id)
+        tables = analyses.of_stage(session, "sensitivity", stage.id)
         job = jobs.latest(session, [stage.id], "sensitivity").get(stage.id)
-    _measure(stage, job, again=bool(found))
-    if found:
-        _shown(found[0], experiment)
+    _measure(stage, job, again=bool(tables))
+    if tables:
+        _shown(tables[0], experiment)
     return None
 
 
@@ -95,10 +96,12 @@ def _shown(analysis: Analysis, experiment: Experiment) -> None:
     with right:
         picked = _by_name(table) or picked
         for note in table.notes:
-            st.caption(note)
+            st.caption(plain(note, 600))
         st.caption(_about(analysis, table))
     form = st.column_config.NumberColumn(format={"accuracy": "%.1f", "kl": "%.4f", "time": "%.2f"}[view])
-    st.dataframe(numbers_of(table, view), hide_index=True, column_config=dict.fromkeys(CHANGES, form))
+    st.dataframe(
+        numbers_of(table, view), hide_index=True, column_config=dict.fromkeys(CHANGES, form), placeholder="–"
+    )
     if picked is not None:
         _into_recipe(table, experiment, *picked)
 
@@ -151,8 +154,8 @@ def _into_recipe(table: Table, experiment: Experiment, layer: str, change: str) 
         return
     st.session_state[ROUND] = st.session_state.get(ROUND, 0) + 1
     params = {"model": experiment.model_id, "dataset": experiment.dataset_id, "recipe": json.dumps(recipe)}
-    runtime = st.query_params.get("runtime")
-    st.switch_page("views/new_run.py", query_params=params | ({"runtime": runtime} if runtime else {}))
+    where = {name: given for name in ("runtime", "machine") if (given := st.query_params.get(name))}
+    st.switch_page("views/new_run.py", query_params=params | where)
 
 
 def _recipe(layer: str, change: str) -> Plain:
@@ -183,7 +186,8 @@ def sentence(table: Table) -> str:
 
 def _about(analysis: Analysis, table: Table) -> str:
     target = Target.model_validate(analysis.target)
-    part = "" if table.whole else f" · {len(table.rows)} layers so far"
+    rows = len(table.rows)
+    part = "" if table.whole else f" · {rows} layer{'s' * (rows != 1)} so far"
     return (
         f"{table.samples:,} validation samples; one of them is {100 / table.samples:.2f} points. Whole model "
         f"{numbers.share(table.accuracy)} · times on {target.software}, host {target.host}{part}. A layer "

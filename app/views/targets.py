@@ -69,9 +69,7 @@ def _card(worker: Worker, active: Sequence[Job], queues: Collection[str]) -> Non
     _machine(worker)
     running = [job for job in active if job.worker == worker.id and job.state == "running"]
     for job in running:
-        job_progress(job, key=f"progress-{job.id}", online=queues)
-        if job.kind in ("run", "measure"):
-            st.page_link("views/runs.py", label="Open the run", query_params={"run": job.subject_id})
+        _job(job, queues)
     if not running:
         st.caption("Idle")
 
@@ -83,12 +81,19 @@ def _away(target: NamedTarget, active: Sequence[Job]) -> None:
     _machine(target.worker)
     waiting = [job for job in active if job.queue == target_queue(target.name) and job.state == "queued"]
     for job in waiting:
-        job_progress(job, key=f"progress-{job.id}")
+        _job(job, ())
     if not waiting and st.button(
         "Forget", key=f"forget-{target.name}", help="It is known again once it starts."
     ):
         forget_target(target.name)
         st.rerun()
+
+
+def _job(job: Job, queues: Collection[str]) -> None:
+    """How far it is, and the way to where it can be cancelled. queues: those that workers take from."""
+    job_progress(job, key=f"progress-{job.id}", online=queues)
+    if job.kind in ("run", "measure"):
+        st.page_link("views/runs.py", label="Open the run", query_params={"run": job.subject_id})
 
 
 def _machine(worker: Worker) -> None:

@@ -38,7 +38,6 @@ def main() -> None:
         if found is None:
             return _empty()
         variant, stage, run = found
-        run = session.get_one(Run, run.id)
         _heading(variant, stage, run)
         job = jobs.latest(session, [stage.id], "throughput").get(stage.id)
         sha256 = variants.stored(variant, stage, "file")
@@ -119,12 +118,12 @@ def _shown(analysis: Analysis, limit_ms: float | None) -> None:
         alt="Samples per second by batch, threads and streams; the table below holds the same numbers.",
     )
     for note in grid.notes:
-        st.caption(note)
+        st.caption(plain(note, 600))
     st.caption(
         f"Samples per second · {_machine(analysis)} · {grid.cores} cores · budget {grid.seconds:g} s · "
         f"{numbers.age(analysis.created_at)} ago{_contended(grid)}. {ABOUT}"
     )
-    st.dataframe(table(grid), hide_index=True, column_config=_COLUMNS)
+    st.dataframe(table(grid), hide_index=True, column_config=_COLUMNS, placeholder="–")
 
 
 def _contended(grid: Grid) -> str:
@@ -188,8 +187,8 @@ def table(grid: Grid) -> pd.DataFrame:
             "Threads": cell.way.threads,
             "Batch": cell.way.batch,
             "Samples/s": cell.samples_per_s if cell.calls else None,
-            "Visits from": cell.low if cell.calls else None,
-            "to": cell.high if cell.calls else None,
+            "Slowest visit": cell.low if cell.calls else None,
+            "Fastest visit": cell.high if cell.calls else None,
             "p50 (ms)": cell.p50_ms if cell.calls else None,
             "p90 (ms)": cell.p90_ms if cell.calls else None,
             "p99 (ms)": cell.p99_ms,
@@ -202,7 +201,9 @@ def table(grid: Grid) -> pd.DataFrame:
 
 
 _COLUMNS = {
-    **dict.fromkeys(("Samples/s", "Visits from", "to"), st.column_config.NumberColumn(format="%.1f")),
+    **dict.fromkeys(
+        ("Samples/s", "Slowest visit", "Fastest visit"), st.column_config.NumberColumn(format="%.1f")
+    ),
     **dict.fromkeys(("p50 (ms)", "p90 (ms)", "p99 (ms)"), st.column_config.NumberColumn(format="%.2f")),
 }
 

@@ -138,3 +138,26 @@ def test_a_model_is_found_by_name_or_hash_once_it_is_checked(url: str) -> None:
         assert [model and model.upload_sha256 for model in found.values()] == ["2" * 64, "1" * 64]
         for project, name in ((DEFAULT_PROJECT, "3" * 64), (DEFAULT_PROJECT, "n"), ("another", "m")):
             assert models_.named(session, project, name) is None
+
+
+def test_the_baseline_of_an_experiment_is_the_oldest_there_is(url: str) -> None:
+    new_run(url)
+    with transaction(url) as session:
+        (first,) = runs.experiments(session)
+        data = datasets.add(session, name="other", source="sample", upload_sha256=None)
+        second = runs.experiment_of(session, first.model_id, data.id)
+        third = runs.experiment_of(
+            session, models_.add(session, name="n", upload_sha256="2" * 64).id, data.id
+        )
+        wanted: dict[str, str] = {}
+        for experiment in (first, second):
+            for age in (1, 3, 2):
+                run = runs.add(session, experiment, name=f"{age}", recipe={"name": "r", "steps": []})
+                run.created_at = 1000.0 - age
+                stage = runs.save_stage(session, run.id, STAGE, [])
+                runs.save_stage(session, run.id, STAGE | {"index": 1}, [])
+                if age == 3:
+                    wanted[experiment.id] = stage.id
+        found = runs.baseline_stages(session, [first.id, second.id, third.id])
+        assert {name: stage.id for name, stage in found.items()} == wanted
+        assert list(runs.baseline_stages(session, [second.id])) == [second.id]

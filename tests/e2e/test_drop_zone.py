@@ -137,7 +137,7 @@ def test_what_must_be_said_first_keeps_a_file_back(page: Page, web: Web) -> None
     assert list(web.settings.uploads.glob("*")) == []
     page.get_by_role("spinbutton", name="Input (px)").first.fill("28")
     page.get_by_role("spinbutton", name="Input (px)").first.press("Enter")
-    expect(page.get_by_text("takes pictures of any size")).to_have_count(1, timeout=20_000)  # of the drop
+    expect(page.get_by_text("takes pictures of any size")).to_have_count(0, timeout=20_000)
     page.evaluate(DROP, ["early.pt", 100])
     expect(card_name(page, "early.pt")).to_be_visible(timeout=30_000)
     request = the_job(web, "early.pt")[1].request
@@ -148,6 +148,18 @@ def test_too_large_a_file_is_told_at_once(page: Page, web: Web) -> None:
     page.evaluate(DROP, ["big.pt2", 65 << 20])
     expect(page.get_by_text("larger than 64 MiB")).to_be_visible()
     assert list(web.settings.uploads.glob("*")) == []
+
+
+def test_cancelling_while_it_is_announced_leaves_nothing(page: Page, web: Web) -> None:
+    def slowly(route: Route) -> None:
+        answer = route.fetch()
+        page.get_by_text("Cancel").click()
+        route.fulfill(response=answer)
+
+    page.route("**/api/uploads", slowly)
+    page.evaluate(DROP, ["announced.pt2", 1 << 20])
+    expect(page.get_by_text("Cancelled; nothing was kept.")).to_be_visible()
+    until(page, lambda: not list(web.settings.uploads.glob("*")))
 
 
 def test_cancelling_leaves_nothing(page: Page, web: Web) -> None:

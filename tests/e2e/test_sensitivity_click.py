@@ -37,8 +37,7 @@ def fill(data: Path) -> str:
     )
     document = Table(accuracy=0.95, samples=512, rows=rows, whole=True).model_dump(mode="json")
     with transaction(url) as session:
-        stage = runs.baseline_stage(session, experiment)
-        assert stage is not None
+        stage = runs.baseline_stages(session, [experiment])[experiment]
         analyses.save(session, "sensitivity", "key", stage_id=stage.id, target=TARGET, document=document)
     return experiment
 

@@ -9,7 +9,7 @@ from workers import places
 from workers.base import Runtime
 from workers.catalog import RUNTIMES
 from workers.errors import ParedownError, SomethingMissing
-from workers.places import choose, present, runtime_facts
+from workers.places import TOGETHER, choose, of_steps, present, runtime_facts
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.runtimes.openvino import OpenVino
 from workers.runtimes.torch_eager import TorchEager
@@ -104,3 +104,9 @@ def test_every_runtime_says_how_to_get_it() -> None:
         assert runtime.title
         assert runtime.package
         assert runtime.install.startswith(("pip install", "apt install"))
+
+
+def test_what_steps_are_timed_in_can_be_told_without_the_machine() -> None:
+    for name in (*present(), *TOGETHER):
+        assert of_steps(name) == choose(name, 1).steps.runtime.id(), name
+    assert of_steps("onnxruntime:cuda") == "onnxruntime:cuda"

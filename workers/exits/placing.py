@@ -5,13 +5,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx
 from onnx.utils import Extractor
 from torch.fx import GraphModule, Node
 
-from workers.base import INPUT_NAME, OUTPUT_NAME, Context, Progress, Session
+from workers.base import INPUT_NAME, OUTPUT_NAME, Context, Frozen, Progress, Session
 from workers.errors import StepFailed
 from workers.exits.heads import HeadKind, heads_for
 from workers.exits.staging import add_exits, ends_of
@@ -51,18 +52,36 @@ class Place:
         return self.share + self.head
 
 
+class Spot(Frozen):
+    """A place by the name of its node, for who has no graph; the fields are those of `Place`."""
+
+    name: str
+    share: float
+    head: float
+
+    @property
+    def answered(self) -> float:
+        return self.share + self.head
+
+
+class Answers(Protocol):
+    """What can be put at shares of the latency."""
+
+    @property
+    def answered(self) -> float: ...
+
+
+Answering = TypeVar("Answering", bound=Answers)
+
+
 def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Context) -> list[Place]:
     """Cuts between blocks that answer nearest to SHARES; fewer than asked where they would answer closer to
     each other than MIN_GAP.
 
     Raises StepFailed when there is no place at all.
     """
-    places = timed_places(graph, block_ends(graph, cut_points(graph, _shape(context))), kind, context)
-    found: list[Place] = []
-    for wanted in SHARES[number]:
-        free = [place for place in places if _has_room(place, found)]
-        if free:
-            found.append(min(free, key=lambda place: abs(place.answered - wanted)))
+    places = timed_block_ends(graph, kind, context)
+    found = spread(places, number)
     if not found:
         raise StepFailed(
             "early_exit",
@@ -70,6 +89,16 @@ def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Co
             "were looked at).",
             "Name the cuts in `exits`, or leave this step out.",
         )
+    return found
+
+
+def spread(places: Sequence[Answering], number: int) -> list[Answering]:
+    """Those that `place_by_number` takes; places: first to last."""
+    found: list[Answering] = []
+    for wanted in SHARES[number]:
+        free = [place for place in places if _has_room(place, found)]
+        if free:
+            found.append(min(free, key=lambda place: abs(place.answered - wanted)))
     return found
 
 
@@ -84,6 +113,11 @@ def place_by_name(graph: GraphModule, names: Sequence[str], kind: HeadKind, cont
                 f"Choose among: {', '.join(points)}.",
             )
     return timed_places(graph, [node for name, node in points.items() if name in names], kind, context)
+
+
+def timed_block_ends(graph: GraphModule, kind: HeadKind, context: Context) -> list[Place]:
+    """All cuts between blocks."""
+    return timed_places(graph, block_ends(graph, cut_points(graph, _shape(context))), kind, context)
 
 
 def timed_places(graph: GraphModule, points: Sequence[Node], kind: HeadKind, context: Context) -> list[Place]:
@@ -193,7 +227,7 @@ def _numbered(name: str, points: Iterable[object]) -> list[str]:
     return [f"{name}_{index}" for index, _ in enumerate(points)]
 
 
-def _has_room(place: Place, found: Sequence[Place]) -> bool:
+def _has_room(place: Answers, found: Sequence[Answers]) -> bool:
     after_the_last = not found or place.answered >= found[-1].answered + MIN_GAP
     return after_the_last and place.answered <= 1 - MIN_GAP
 

@@ -5,8 +5,9 @@ from typing import Any
 from streamlit.testing.v1 import AppTest
 
 from app import session
+from app.components.plain import plain
 from db import datasets, jobs, runs
-from db.models import Stage
+from db.models import Run, Stage
 from tests.app.views.conftest import Open
 from workers.job import KINDS
 
@@ -183,3 +184,20 @@ def test_log_of_a_failed_run_is_its_jobs(visit: Open, experiment: str) -> None: 
     assert page.expander[0].label == "Log and traceback"
     assert not page.expander[0].proto.expanded
     assert page.expander[0].code[0].value.endswith("StepFailed")
+
+
+def test_what_a_file_calls_its_layers_is_shown_as_it_is(visit: Open, experiment: str) -> None:
+    """As Markdown, the browser would ask another site for a picture."""
+    picture, run = "![x](http://host/p.png)", run_named("Pruned by 50 %")
+    with session.writing() as opened:
+        opened.get_one(Run, run.id).name = picture
+        whole = runs.whole(opened, run.id)
+        assert whole is not None
+        whole.experiment.dataset.name = picture
+        whole.stages[-1].notes = [f"Layers keep their width, e.g. {picture}."]
+        point = whole.stages[-1].own.id
+    for page in (visit("runs", run=run.id), visit("tradeoffs", experiment=experiment, variant=point)):
+        told = [str(element.value) for element in (*page.markdown, *page.caption, *page.title)]
+        headers = [str(title) for table in page.table for title in table.value.columns]
+        assert f"Layers keep their width, e.g. {plain(picture)}." in told
+        assert not [text for text in (*told, *headers) if picture in text]

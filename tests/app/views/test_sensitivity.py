@@ -5,33 +5,41 @@ import json
 import pytest
 
 from app import session
+from app.charts.sensitivity import VIEWS
+from app.components.plain import plain
 from app.recipes import Plain, chips, whole, with_layer
-from db import analyses, jobs, runs
+from db import analyses, datasets, jobs, runs
 from db.models import Stage
 from tests.app.views.conftest import Open
 from tests.app.views.test_tradeoffs import texts
 from workers.sensitivity.table import INT8, Cell, Row, Table, pruned_by
 
 TARGET = {"host": "3f2a91bc", "device": "cpu", "runtime": "onnxruntime", "version": "1.32.0"}
+#: An e.g. names a layer, whose name comes from a file.
+NOTE = "Told by the analysis of ![x](http://host/p.png)."
 Visited = list[tuple[str, dict[str, str] | None]]
 
 
 @pytest.fixture
 def stage(experiment: str) -> Stage:
     with session.reading() as opened:
-        found = runs.baseline_stage(opened, experiment)
-    assert found is not None
-    return found
+        return runs.baseline_stages(opened, [experiment])[experiment]
 
 
 def keep(stage: Stage, *, whole: bool = True) -> None:
-    rows = (
+    keep_table(stage, Table(accuracy=0.95, samples=512, rows=rows(), notes=(NOTE,), whole=whole))
+
+
+def rows() -> tuple[Row, ...]:
+    return (
         Row(layer="conv1", root="conv1", coupled=("conv2",), width=16, cells=cells(0.9, 0.8, 0.3)),
         Row(layer="conv2", root="conv1", coupled=("conv1",), width=16, cells=cells()),
         Row(layer="conv3", root="conv3", width=32, cells=cells(0.95, 0.94, 0.6)),
         Row(layer="fc", width=10, cells=cells()),
     )
-    table = Table(accuracy=0.95, samples=512, rows=rows, notes=("Told by the analysis.",), whole=whole)
+
+
+def keep_table(stage: Stage, table: Table) -> None:
     document = table.model_dump(mode="json")
     with session.writing() as opened:
         analyses.save(opened, "sensitivity", "key", stage_id=stage.id, target=TARGET, document=document)
@@ -68,7 +76,7 @@ def test_a_table_is_told(visit: Open, stage: Stage, experiment: str) -> None:
         "To lose half of its channels costs conv3 least (−1.0 points) and conv1 most (−15.0 points)" in told
     )
     assert "4 layers so far" in told
-    assert "Told by the analysis." in told
+    assert plain(NOTE) in told
     shown = page.dataframe[0].value.set_index("Layer")
     assert shown.loc["conv1", pruned_by(0.75)] == pytest.approx(-65)
     assert shown.loc["conv2", INT8] == pytest.approx(-0.1)
@@ -78,16 +86,52 @@ def test_a_table_is_told(visit: Open, stage: Stage, experiment: str) -> None:
     assert page.query_params["by"] in ("time", ["time"])
 
 
+def test_an_experiment_without_a_baseline_is_not_mistaken_for_another_one(
+    visit: Open, stage: Stage, experiment: str
+) -> None:
+    """Its link stands on the model's page and in New run as soon as a run is queued."""
+    keep(stage)
+    with session.writing() as opened:
+        old = next(e for e in runs.experiments(opened) if e.id == experiment)
+        data = datasets.add(opened, name="new", source="sample", upload_sha256=None)
+        queued = runs.experiment_of(opened, old.model_id, data.id).id
+    page = visit("sensitivity", experiment=queued)
+    assert page.query_params["experiment"] in (queued, [queued])
+    assert page.info[0].value == "Its baseline has not been measured yet."
+    assert not page.dataframe
+    assert not page.button
+    assert visit("sensitivity").query_params["experiment"] in (experiment, [experiment])
+
+
+def test_one_layer_so_far_is_one(visit: Open, stage: Stage) -> None:
+    keep_table(stage, Table(accuracy=0.95, samples=512, rows=rows()[:1]))
+    assert " · 1 layer so far" in texts(visit("sensitivity"))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_table_without_a_number_is_drawn(visit: Open, stage: Stage, view: str) -> None:
+    """No cell yet; then none that could be measured."""
+    empty = tuple(row.model_copy(update={"cells": ()}) for row in rows())
+    keep_table(stage, Table(accuracy=0.95, samples=512, rows=empty))
+    assert visit("sensitivity", by=view).dataframe[0].value["Layer"].tolist()[0] == "conv1"
+    failed = tuple(row.model_copy(update={"cells": (Cell(change=INT8, why="It cannot."),)}) for row in rows())
+    keep_table(stage, Table(accuracy=0.95, samples=512, rows=failed))
+    assert visit("sensitivity", by=view).dataframe[0].value[INT8].isna().all()
+
+
 def test_a_choice_leads_to_a_recipe(visit: Open, stage: Stage, experiment: str, visited: Visited) -> None:
     keep(stage)
     recipe = {"name": "Mine", "steps": [{"method": "structured_pruning", "amount": 0.4}]}
-    page = visit("sensitivity", experiment=experiment, recipe=json.dumps(recipe), runtime="openvino")
+    page = visit(
+        "sensitivity", experiment=experiment, recipe=json.dumps(recipe), runtime="ncnn", machine="pi5"
+    )
     page.selectbox[1].set_value("conv3").run()
     page.selectbox[2].set_value(pruned_by(0.25)).run()
     page.button[-1].click().run()
     place, query = visited[-1]
-    assert (place, query and query["runtime"]) == ("views/new_run.py", "openvino")
+    assert place == "views/new_run.py"
     assert query is not None
+    assert (query["runtime"], query["machine"]) == ("ncnn", "pi5")
     made = json.loads(query["recipe"])
     assert made["name"] == "Mine"
     assert (made["steps"][0]["amount"], made["steps"][0]["layer_amounts"]) == (0.4, {"conv3": 0.25})

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import session
@@ -67,6 +68,20 @@ def test_a_new_run_asks_for_the_machine_and_what_it_has(visit: Open, pi: str, wo
     assert "measured in ncnn on pi5" in texts(page)
 
 
+def test_the_way_to_sensitivity_keeps_the_machine(
+    visit: Open, pi: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    led: dict[str, dict[str, str]] = {}
+    monkeypatch.setattr(
+        st, "page_link", lambda place, query_params=None, **_: led.update({place: query_params})
+    )
+    visit("new_run", machine=pi, runtime="ncnn")
+    asked = led["views/sensitivity.py"]
+    assert (asked["machine"], asked["runtime"]) == ("pi5", "ncnn")
+    visit("new_run")
+    assert "machine" not in led["views/sensitivity.py"]
+
+
 def test_a_machine_that_was_online_can_still_be_chosen(visit: Open, pi: str) -> None:
     leave()
     page = visit("new_run", machine=pi)
@@ -115,7 +130,13 @@ def test_a_machine_that_jobs_wait_for_is_not_forgotten(visit: Open, pi: str) -> 
     leave()
     with session.writing() as opened:
         jobs.measure(opened, run_named("Pruned by 50 %").id, target=pi, runtime="onnxruntime")
-    assert not [button for button in visit("targets").button if button.label == "Forget"]
+    before = texts(visit("targets")).count("Open the run")
+    with session.writing() as opened:
+        jobs.measure(opened, run_named("Pruned by 70 %").id, target=pi, runtime="onnxruntime")
+    page = visit("targets")
+    assert not [button for button in page.button if button.label == "Forget"]
+    assert before >= 1
+    assert texts(page).count("Open the run") == before + 1  # the job can be cancelled there
 
 
 def test_its_points_are_a_target_under_its_name(visit: Open, experiment: str) -> None:

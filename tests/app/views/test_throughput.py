@@ -3,6 +3,7 @@
 import pytest
 
 from app import session
+from app.components.plain import plain
 from db import analyses, jobs, runs
 from db.models import Stage
 from tests.app.views.conftest import Open
@@ -10,6 +11,8 @@ from tests.app.views.test_tradeoffs import texts
 from workers.throughput.grid import Cell, Grid, Way
 
 TARGET = {"host": "3f2a91bc", "device": "cpu", "runtime": "onnxruntime", "version": "1.32.0"}
+#: What a runtime says of a file names its nodes.
+NOTE = "Batch 8 failed: ![x](http://host/p.png)."
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def keep(stage: Stage, *, file_sha256: str) -> None:
         cell(2, 1, 8, 4000.0, 9.0),
         Cell(way=Way(threads=2, streams=1, batch=8)),
     )
-    grid = Grid(cores=2, seconds=60, cells=cells, notes=("1 of 4 cells were not reached.",))
+    grid = Grid(cores=2, seconds=60, cells=cells, notes=(NOTE,))
     document = {"file_sha256": file_sha256, "grid": grid.model_dump(mode="json")}
     with session.writing() as opened:
         analyses.save(opened, "throughput", "key", stage_id=stage.id, target=TARGET, document=document)
@@ -62,6 +65,7 @@ def test_the_best_under_the_limit_of_the_address_is_named(visit: Open, stage: St
     page = visit("throughput", variant=stage.own.id, limit="5")
     best = "Best under 5 ms: 2 streams × 1 thread, batch 4: 3,120 samples/s, p99 4.13\u00a0ms, 10.4x what 1"
     assert best in texts(page)
+    assert plain(NOTE) in texts(page)
     page.number_input[0].set_value(None).run()
     assert "Most samples at any latency: 2 streams × 1 thread, batch 8: 4,000 samples/s" in texts(page)
     assert "limit" not in page.query_params

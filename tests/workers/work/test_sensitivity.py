@@ -27,8 +27,7 @@ class Cancelled(Exception):
 
 def test_a_table_is_gone_on_with(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with reading(settings.database) as session:
-        stage = runs.baseline_stage(session, runs.experiments(session)[0].id)
-    assert stage is not None
+        (stage,) = runs.baseline_stages(session, [runs.experiments(session)[0].id]).values()
     row, done = LayerAnalysis._row, list[str]()
 
     def cheap(self: LayerAnalysis, layer: str, *_: object) -> Row:
