@@ -12,8 +12,10 @@ from workers.profiling.profile import LayerTime, Profile
 
 WITHOUT_WEIGHTS = "Operators without weights"
 REST = "Between operators"
-NUMBERS = ("ms", "spread", "macs", "gflops", "of_roof", "intensity", "reached")
-COLUMNS = ("place", "name", "kind", "weighted", "precision", *NUMBERS)
+COLUMNS = (
+    "place", "name", "kind", "weighted", "ms", "spread", "precision", "macs", "gflops", "of_roof",
+    "intensity", "reached",
+)  # fmt: skip
 #: Layers that together take this share of the time are named in the sentence, up to so many.
 MAJORITY, NAMED = 0.5, 3
 
@@ -42,7 +44,6 @@ def layers_frame(profile: Profile) -> pd.DataFrame:
         rows.append(_row(profile.added, len(rows)))
     rest = {"place": len(rows), "name": REST, "kind": "", "weighted": False, "ms": profile.rest_ms}
     frame = pd.DataFrame([*rows, rest | {"reached": 1.0}], columns=COLUMNS)
-    frame = frame.astype(dict.fromkeys(NUMBERS, float))  # also where no layer has one
     frame["share"] = frame["ms"] / profile.latency_ms
     return frame
 

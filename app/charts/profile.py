@@ -42,7 +42,7 @@ def layer_bars(
                 "drawn:Q",
                 title="Time (ms)",
                 scale=alt.Scale(domain=[0, longest_ms], nice=False),
-                axis=alt.Axis(tickCount=5),
+                axis=alt.Axis(tickCount=5, labelFlush=False),
             ),
             y=alt.Y("name:N", title=None, sort=None, axis=labels),
             color=_colour(shown, colour, longest_ms, most_macs / 1e6),
@@ -56,12 +56,14 @@ def _colour(shown: pd.DataFrame, colour: Colour, longest_ms: float, most_macs: f
     if colour == "Precision":
         there = [name for name in PRECISIONS if name in set(shown["precision"])]
         return alt.Color("precision:N", scale=_precisions(there), legend=alt.Legend(symbolType="square"))
-    field, title, most = (
-        ("drawn:Q", "Time (ms)", longest_ms) if colour == "Time" else ("macs:Q", "MACs (millions)", most_macs)
-    )
     # From grey, which is seen on light and dark, to the accent.
-    scale = alt.Scale(range=["#B8C4CC", OKABE_ITO[0]], domain=[0, most])
-    return alt.Color(field, scale=scale, legend=alt.Legend(title=title, gradientLength=160, tickCount=3))
+    grey_to_accent = ["#B8C4CC", OKABE_ITO[0]]
+    if colour == "Time":  # told by the axis
+        return alt.Color(
+            "drawn:Q", scale=alt.Scale(range=grey_to_accent, domain=[0, longest_ms]), legend=None
+        )
+    legend = alt.Legend(title="MACs (millions)", gradientLength=160, tickCount=3)
+    return alt.Color("macs:Q", scale=alt.Scale(range=grey_to_accent, domain=[0, most_macs]), legend=legend)
 
 
 def _precisions(names: list[str]) -> alt.Scale:
@@ -91,7 +93,7 @@ def roofline(frame: pd.DataFrame, peaks: Peaks) -> alt.LayerChart:
             color=colour,
             strokeDash=alt.StrokeDash(
                 "where:N", scale=alt.Scale(domain=["From caches", "From memory"], range=[[1, 0], [5, 4]]),
-                legend=alt.Legend(symbolType="stroke"),
+                legend=alt.Legend(symbolType="stroke", symbolSize=200, symbolStrokeWidth=1.5),
             ),
             tooltip=alt.Tooltip("roof:N"),
         )

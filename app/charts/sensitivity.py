@@ -21,12 +21,14 @@ CHANGES = (*(pruned_by(share) for share in SHARES), INT8)
 class View:
     """One number of the cells. value: of a cell, given the table; None where it was not taken.
 
-    nothing: the value at which nothing changed.
+    least: the full colour is at least so far from `nothing`, the value at which nothing changed: what one
+    sample or a busy moment does stays pale.
     """
 
     title: str
     value: Callable[[Table, Cell], float | None]
     text: Callable[[float], str]
+    least: float
     nothing: float = 0.0
 
 
@@ -34,16 +36,29 @@ def _signed(points: float) -> str:
     return f"{points:+.1f}".replace("-", "−") if round(points, 1) else "0.0"
 
 
+def _small(divergence: float) -> str:
+    return f"{divergence:.2g}" if divergence >= 0.001 or divergence <= 0 else "<0.001"
+
+
 VIEWS: Mapping[str, View] = {
     "accuracy": View(
-        "Points of accuracy", lambda table, cell: 100 * (cell.accuracy - table.accuracy), _signed
+        "Points of accuracy",
+        lambda table, cell: 100 * (cell.accuracy - table.accuracy),
+        _signed,
+        least=2.0,
     ),
-    "kl": View("KL divergence of the answers", lambda _, cell: cell.divergence, lambda value: f"{value:.2g}"),
+    "kl": View(
+        "KL divergence of the answers",
+        lambda _, cell: cell.divergence,
+        _small,
+        least=0.01,
+    ),
     "time": View(
         "Time, as a multiple of the whole model's",
         lambda _, cell: cell.ratio,
         lambda value: f"{value:.2f}",
-        1.0,
+        least=0.1,
+        nothing=1.0,
     ),
 }
 
@@ -53,10 +68,8 @@ def sensitivity_map(table: Table, view: str) -> alt.LayerChart:
     shown = VIEWS[view]
     entries = [_entry(table, row, cell, shown) for row in table.rows for cell in row.cells]
     frame = pd.DataFrame(entries, columns=["layer", "change", "value", "text", "hover"])
-    frame["value"] = frame["value"].astype(float)  # also where there is none
-    away = (frame["value"] - shown.nothing).abs()
-    most = max(float(away.max()) if away.notna().any() else 0.0, 1e-9)
-    scale = _scale(view, most)
+    most = (frame["value"] - shown.nothing).abs().clip(lower=shown.least).max()
+    scale = _scale(view, shown.least if pd.isna(most) else float(most))
     base = _grid(frame, [row.layer for row in table.rows])
     picked = alt.selection_point(name=CELL, fields=["layer", "change"], on="click", toggle=False)
     cells = (
@@ -83,7 +96,7 @@ def _scale(view: str, most: float) -> alt.Scale:
     """Of the colours. most: how far a value is from where nothing changed."""
     return {
         "accuracy": alt.Scale(domain=[-most, 0, most], range=[OKABE_ITO[3], "#F6E7DC", BETTER]),
-        "kl": alt.Scale(domain=[0, most], range=["#F6E7DC", OKABE_ITO[3]]),
+        "kl": alt.Scale(type="sqrt", domain=[0, most], range=["#F6E7DC", OKABE_ITO[3]]),
         "time": alt.Scale(domain=[1 - most, 1, 1 + most], range=[BETTER, "#EEEEEE", WORSE]),
     }[view]
 
@@ -113,7 +126,7 @@ def _entry(table: Table, row: Row, cell: Cell, shown: View) -> dict[str, object]
     told = cell.why or " · ".join(
         [
             f"accuracy {numbers.share(cell.accuracy)} ({numbers.points(cell.accuracy - table.accuracy)})",
-            f"KL {cell.divergence:.2g}",
+            f"KL {_small(cell.divergence)}",
             "not timed" if cell.ratio is None else f"time {numbers.faster(cell.ratio)}",
         ]
     )

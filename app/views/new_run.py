@@ -1,6 +1,7 @@
 """What should be tried? A recipe for a model and a dataset, queued."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from json import dumps
 
@@ -21,6 +22,26 @@ from db.models import Dataset, Model
 from workers.places import USUAL, of_steps
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """experiment: of the pair; None before its first run. target: a machine that has a name, or empty."""
+
+    model: Model
+    dataset: Dataset
+    experiment: str | None
+    recipe: Plain
+    runtime: str
+    target: str
+
+    @property
+    def trainable(self) -> bool:
+        return (self.model.file_name or "").endswith(".pt2")
+
+    @property
+    def can_run(self) -> bool:
+        return self.trainable or not self.recipe["steps"]
+
+
 def main() -> None:
     st.title("New run")
     with app.session.reading() as session:
@@ -38,25 +59,31 @@ def main() -> None:
         timed_in = USUAL if target else of_steps(runtime)
         exits = partial(exits_field, model, dataset, timed_in)
         recipe = recipe_chain({"early_exit": {"exits": exits}})
-    with right:
-        with app.session.reading() as session:
-            measured = variants.baseline_numbers(session, pair.get((model.id, dataset.id), ""))
-        facts = model.facts or {}
-        known = {name: measured.get(name, facts.get(name)) for name in ("macs", "parameters", "size")}
-        trainable = (model.file_name or "").endswith(".pt2")
-        with st.container(key="expect"):  # stays in sight, see look.css
-            expected = outlook(model, dataset, pair.get((model.id, dataset.id)), recipe, online)
-            place = target or runtime  # of machines elsewhere nothing is guessed
-            estimate_panel(recipe, known, expected, runtime=place, trainable=trainable, online=online)
-            _queue(model, dataset, recipe, runtime, target, can_run=trainable or not recipe["steps"])
-            experiment = pair.get((model.id, dataset.id))
-            if experiment is not None and trainable:
-                st.page_link(
-                    "views/sensitivity.py", label="Sensitivity of its layers", icon=":material/vital_signs:",
-                    query_params={"experiment": experiment, "recipe": dumps(recipe), "runtime": runtime}
-                    | ({"machine": target} if target else {}),
-                )  # fmt: skip
+    asked = _Asked(model, dataset, pair.get((model.id, dataset.id)), recipe, runtime, target)
+    with right, st.container(key="expect"):  # stays in sight, see look.css
+        refused = refusal(recipe)
+        if refused:
+            error_box(refused)  # of a recipe that cannot be read nothing can be expected
+        else:
+            _expect(asked, online)
+        _queue(asked, blocked=refused is not None or not asked.can_run)
+        if asked.experiment is not None and asked.trainable and not refused:
+            st.page_link(
+                "views/sensitivity.py", label="Sensitivity of its layers", icon=":material/vital_signs:",
+                query_params={"experiment": asked.experiment, "recipe": dumps(recipe), "runtime": runtime}
+                | ({"machine": target} if target else {}),
+            )  # fmt: skip
     return None
+
+
+def _expect(asked: _Asked, online: set[str]) -> None:
+    with app.session.reading() as session:
+        measured = variants.baseline_numbers(session, asked.experiment or "")
+    facts = asked.model.facts or {}
+    known = {name: measured.get(name, facts.get(name)) for name in ("macs", "parameters", "size")}
+    expected = outlook(asked.model, asked.dataset, asked.experiment, asked.recipe, online)
+    place = asked.target or asked.runtime  # of machines elsewhere nothing is guessed
+    estimate_panel(asked.recipe, known, expected, runtime=place, trainable=asked.trainable, online=online)
 
 
 def _empty(has_model: bool, has_data: bool) -> None:
@@ -78,20 +105,16 @@ def _choose(models: Sequence[Model], data: Sequence[Dataset]) -> tuple[Model, Da
     return next(m for m in models if m.id == model), next(d for d in data if d.id == dataset)
 
 
-def _queue(
-    model: Model, dataset: Dataset, recipe: Plain, runtime: str, target: str, *, can_run: bool
-) -> None:
-    refused = refusal(recipe)
-    if refused:
-        error_box(refused)
-    blocked, wanted = bool(refused) or not can_run, None
+def _queue(asked: _Asked, *, blocked: bool) -> None:
+    recipe, wanted = asked.recipe, None
     if st.button("Queue run", type="primary", width="stretch", disabled=blocked):
         wanted = [recipe]
     told = "30, 50 and 70 %: a curve, not a point."
     if has_amount(recipe) and st.button("Queue with 3 amounts", width="stretch", disabled=blocked, help=told):
         wanted = [with_amount(recipe, amount) for amount in AMOUNTS]
     if wanted:
-        queued = queue_runs(model.id, dataset.id, wanted, runtime=runtime, target=target)
+        pair = (asked.model.id, asked.dataset.id)
+        queued = queue_runs(*pair, wanted, runtime=asked.runtime, target=asked.target)
         only = {"run": queued[0]} if len(queued) == 1 else None
         st.switch_page("views/runs.py", query_params=only)
 

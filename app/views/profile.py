@@ -161,7 +161,7 @@ def _show(chosen: Point, found: Found, beside: Point | None, other: Found | None
     st.markdown(f"**{plain(sentence(profile), 600)}**")
     if profile.layers:
         st.caption(f"*{left_to_win(profile)}*")
-    st.caption(" · ".join([f"{difference(profile)}.", *profile.marks]))
+    st.caption(f"{' · '.join([difference(profile), *profile.marks])}.")
     colour = st.segmented_control(
         "Colour by", COLOURS, default=COLOURS[0], required=True, key="colour", bind="query-params"
     )

@@ -63,14 +63,15 @@ def _measure(stage: Stage, job: Job | None, *, again: bool) -> None:
         return
     if job is not None and job.state == "failed" and job.error:
         error_box(job.error)
-    fields = Asked.model_fields
+    # What was asked for last: a cancelled job goes on where it is asked for the same.
+    fields, last = Asked.model_fields, Asked() if job is None else Asked.model_validate(job.request)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         samples = st.number_input(
-            "Samples", min_value=16, max_value=100_000, value=Asked().samples, step=128, width=160,
+            "Samples", min_value=16, max_value=100_000, value=last.samples, step=128, width=160,
             help=fields["samples"].description,
         )  # fmt: skip
         seconds = st.number_input(
-            "Time for timing (s)", min_value=0.0, value=float(Asked().timing_seconds), step=60.0, format="%g",
+            "Time for timing (s)", min_value=0.0, value=float(last.timing_seconds), step=60.0, format="%g",
             max_value=86_400.0, width=180, help=fields["timing_seconds"].description,
         )  # fmt: skip
         label = "Try again" if again else "Try every layer"
@@ -178,6 +179,9 @@ def sentence(table: Table) -> str:
     if not halves:
         return f"Accuracy of the whole model: {numbers.share(table.accuracy)}."
     (worst, costly), (best, free) = min(halves), max(halves)
+    if best == worst:
+        which = plain(free) if len(halves) == 1 else "every layer"
+        return f"Without half of its channels {which} changes accuracy by {numbers.points(best)}."
     return (
         f"To lose half of its channels costs {plain(free)} least ({numbers.points(best)}) and "
         f"{plain(costly)} most ({numbers.points(worst)})."

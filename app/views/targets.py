@@ -18,7 +18,8 @@ from db.workers import NamedTarget, target_of, target_queue
 START_ONE = "paredown worker"
 ADD_ONE = """\
 export PAREDOWN_DATABASE_URL=postgresql://paredown:PASSWORD@SERVER/paredown
-export PAREDOWN_BROKER_URL=redis://SERVER:6379/0 PAREDOWN_WEB_URL=http://SERVER:8501
+export PAREDOWN_BROKER_URL=redis://SERVER:6379/0
+export PAREDOWN_WEB_URL=http://SERVER:8501
 paredown worker --target NAME"""
 
 

@@ -47,6 +47,20 @@ def test_queueing_adds_a_run_with_a_job_and_wakes(visit: Open, experiment: str, 
     }
 
 
+def test_of_a_recipe_that_cannot_be_read_the_form_says_so_and_queues_nothing(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+) -> None:
+    """Half-way through a change it is one: an amount of 0 without amounts of layers."""
+    page = visit("new_run")
+    page.number_input(key="step-0-0-amount").set_value(0).run()
+    assert not page.exception
+    assert any("amount" in element.value for element in (*page.markdown, *page.error, *page.text))
+    assert next(button for button in page.button if button.label == "Queue run").disabled
+    page.number_input(key="step-0-0-amount").set_value(0.5).run()
+    assert not next(button for button in page.button if button.label == "Queue run").disabled
+
+
 def test_three_amounts_are_three_runs(visit: Open, experiment: str, woken: list[str]) -> None:  # noqa: ARG001
     press(visit("new_run"), "Queue with 3 amounts")
     with session.reading() as opened:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app import session
-from app.charts.sensitivity import VIEWS
+from app.charts.sensitivity import VIEWS, sensitivity_map
 from app.components.plain import plain
 from app.recipes import Plain, chips, whole, with_layer
 from db import analyses, datasets, jobs, runs
@@ -66,6 +66,8 @@ def test_it_is_asked_for_with_its_settings(visit: Open, stage: Stage, woken: lis
     assert woken == [job.id]
     assert job.request == {"samples": 256, "timing_seconds": 300.0}
     assert [button.label for button in page.button] == ["Cancel"]
+    page.button[0].click().run()
+    assert [number.value for number in page.number_input] == [256, 300]
 
 
 def test_a_table_is_told(visit: Open, stage: Stage, experiment: str) -> None:
@@ -105,7 +107,28 @@ def test_an_experiment_without_a_baseline_is_not_mistaken_for_another_one(
 
 def test_one_layer_so_far_is_one(visit: Open, stage: Stage) -> None:
     keep_table(stage, Table(accuracy=0.95, samples=512, rows=rows()[:1]))
-    assert " · 1 layer so far" in texts(visit("sensitivity"))
+    told = texts(visit("sensitivity"))
+    assert " · 1 layer so far" in told
+    assert "Without half of its channels conv1 changes accuracy by −15.0 points." in told
+    alike = tuple(row.model_copy(update={"cells": cells(0.9, 0.9, 0.9)}) for row in rows())
+    keep_table(stage, Table(accuracy=0.9, samples=512, rows=alike))
+    assert "Without half of its channels every layer changes accuracy by 0.0 points." in texts(
+        visit("sensitivity")
+    )
+
+
+def test_a_divergence_is_never_told_in_powers_of_ten() -> None:
+    texts = [VIEWS["kl"].text(value) for value in (21.4, 0.032, 0.0012, 5e-6, 0.0)]
+    assert texts == ["21", "0.032", "0.0012", "<0.001", "0"]
+
+
+def test_what_one_sample_does_stays_pale() -> None:
+    same = Table(accuracy=0.948, samples=500, rows=(Row(layer="conv1", width=8, cells=cells(0.95)),))
+    colour = sensitivity_map(same, "accuracy").to_dict()["layer"][0]["encoding"]["color"]
+    assert colour["condition"]["scale"]["domain"] == [-2, 0, 2]
+    far = Table(accuracy=0.95, samples=500, rows=(Row(layer="conv1", width=8, cells=cells(0.45)),))
+    colour = sensitivity_map(far, "accuracy").to_dict()["layer"][0]["encoding"]["color"]
+    assert colour["condition"]["scale"]["domain"] == pytest.approx([-50, 0, 50])
 
 
 @pytest.mark.parametrize("view", VIEWS)
