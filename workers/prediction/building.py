@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto
 from torch.fx import GraphModule
 
 from workers.base import Candidate, Place, Progress
@@ -119,7 +118,7 @@ class _Building:
         """The model as it is first."""
         sample, started = sample_input(self.model.spec, 0), time.monotonic()
         found: dict[Path, Left] = {}
-        base: ModelProto | None = None
+        base: Path | None = None
         for number, dropped in enumerate([{}, *_cuts(self.groups)]):
             self.tell(Progress(f"building networks of other widths: {number + 1}", 0.02 * number))
             left = {g.root: 1 - len(dropped.get(g.root, ())) / g.width for g in self.groups}
@@ -134,16 +133,15 @@ class _Building:
             except CannotFollow:
                 continue
             self._write_like(graph, file, base)
-            base = base or onnx.load(file)
+            base = base or file
             self.graphs[file], found[file] = graph, left
         return found
 
-    def _write_like(self, graph: GraphModule, file: Path, base: ModelProto | None) -> None:
+    def _write_like(self, graph: GraphModule, file: Path, base: Path | None) -> None:
         """Without exporting it, where the file of the model as it is can be changed."""
         if base is None:
             return self._write(graph, file)
-        names = [layer.name for layer in self.plan.layers]
-        onnx.save(resized(base, self.graph, graph, names), file)
+        onnx.save(resized(base, self.graph, graph), file)
         shape = (self.place.target.batch, *self.model.spec.preprocessing.shape)
         try:
             self.place.runtime.open(file, threads=1).run(np.zeros(shape, np.float32))
