@@ -24,6 +24,7 @@ from workers.recipe import step_id
 
 EXITS = "Of the whole way to the end; early exits are not in it."
 OTHER = "Guessed as if the L2 norm chose the channels; this importance may choose others."
+UNFOLLOWED = "The channels of this architecture cannot be followed: none can go."
 FLOAT = "Int8 is expected to be slower; the float model would be kept."
 
 
@@ -103,6 +104,8 @@ def _pruned(predictor: Predictor, step: Method, state: _State) -> _State:
         raise NotKnown("Times of thin layers with fewer channels are not known before.")
     if step.layer_amounts:
         raise NotKnown("Shares of single layers are not guessed.")
+    if not predictor.plan.groups:
+        raise NotKnown(UNFOLLOWED)
     plan, steps = predictor.plan, COSTS[step.amount_of].steps
     try:
         keep = named_layers(step.keep, list(plan.by_name), where="keep", what="convolution or linear layer")
@@ -163,6 +166,8 @@ def _distilled(predictor: Predictor, step: Method, state: _State) -> _State:
         raise NotKnown("The time of such a student is not known before.")
     if step.round_to % ROUND_TO:
         raise NotKnown(f"Times are known for widths that are multiples of {ROUND_TO}.")
+    if not predictor.plan.groups:
+        raise NotKnown(UNFOLLOWED)
     left = predictor.plan.narrowed(1 - step.width, step.round_to, before=state.left, upwards=True)
     return replace(state, left=left)
 
