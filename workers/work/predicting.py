@@ -11,6 +11,7 @@ from workers.assignment import Assignment
 from workers.base import Progress
 from workers.places import USUAL, choose
 from workers.prediction.building import build, table_key
+from workers.prediction.reading import read_plan
 from workers.work.files import open_model_of
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ def do(assignment: Assignment) -> None:
 
         table = build(model, key, place, device, assignment.folder, kept, tell).model_dump(mode="json")
         kept.unlink(missing_ok=True)
+    else:  # layers as wide, but what they have learnt decides which channels go and which ranks stay
+        assert model.graph is not None
+        table = {**table, "plan": read_plan(model.graph, model.spec)[0].model_dump(mode="json")}
     built = table
     assignment.write(lambda session: predictors.built(session, subject_id, key, built))
     log.info("table %s", key)
