@@ -29,16 +29,21 @@ class Check:
 
 @dataclass(frozen=True)
 class Outlook:
-    """expected: None until the table is there. job: that builds it. target: that it is about.
+    """expected: None until the table is there. job: that builds it. check: of the table against runs.
 
     training_s: None where nothing tells it.
     """
 
     expected: Expected | None
     job: Job | None
-    target: Target | None
+    predictor: Predictor | None
     check: Check | None
     training_s: float | None
+
+    @property
+    def target(self) -> Target | None:
+        """That the table is about."""
+        return None if self.predictor is None else self.predictor.table.target
 
 
 def outlook(
@@ -58,7 +63,7 @@ def outlook(
     return Outlook(
         expected=None if predictor is None else predictor.expect(steps),
         job=job,
-        target=None if predictor is None else predictor.table.target,
+        predictor=predictor,
         check=None if predictor is None else check(predictor, measured),
         training_s=training_seconds(steps, known, samples or {}, timed),
     )

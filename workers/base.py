@@ -306,8 +306,9 @@ class Method(Frozen):
         return False
 
     @property
-    def left(self) -> Mapping[str, float]:
-        """Roughly what is left of the `macs`, `parameters` and `size`, as shares; what is not named stays.
+    def left(self) -> Mapping[str, float | None]:
+        """Roughly what is left of the `macs`, `parameters` and `size`, as shares; what is not named stays,
+        and of what is None nobody knows.
 
         For the form, before anything is measured.
         """

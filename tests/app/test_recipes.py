@@ -1,8 +1,17 @@
 """Presets are recipes that can be carried out; amounts and chips tell what a recipe does."""
 
+from pathlib import Path
 from typing import Any
 
+import onnx
+import pytest
+from onnx import TensorProto
+
 from app.recipes import PRESETS, chips, presets, refusal, with_amount
+from tests.support.arrays import candidate, context, small_net
+from workers import turns
+from workers.quantization.trials import Trials
+from workers.recipe import Recipe
 
 
 def test_every_preset_can_be_carried_out_and_says_what_it_does() -> None:
@@ -31,3 +40,16 @@ def test_another_amount_changes_the_first_step_that_has_one_and_the_name() -> No
 def test_chips_name_methods_that_are_not_there_any_more() -> None:
     steps = [{"method": "structured_pruning", "amount": 0.5}, {"method": "gone", "amount": None}]
     assert chips({"steps": steps}) == ["Structured pruning 50 %", "gone"]
+
+
+def test_smallest_keeps_its_int8_file_though_float_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "LOCK_FOLDER", str(tmp_path))
+    monkeypatch.setattr(Trials, "_ratios", lambda _, files: [1.25] * len(files))
+    steps = Recipe.model_validate(presets()["Smallest"].recipe).steps
+    quick = {"mode": "static", "engine": "onnxruntime", "max_drop": 100}  # qat hands out the same way
+    found = steps[-1].model_copy(update=quick).apply(candidate(small_net()), context(tmp_path))
+    assert found.graph is None
+    assert found.onnx is not None
+    assert any(tensor.data_type == TensorProto.INT8 for tensor in onnx.load(found.onnx).graph.initializer)

@@ -34,12 +34,14 @@ def full_ranks(layer: Layer) -> Ranks:
 
 def energy_ranks(layer: Layer, energy: float) -> Ranks:
     """The smallest ranks that keep this share of the squared singular values, in each dimension alone."""
-    ranks = []
-    for dim in _dims(layer):
-        squared, _ = _principal(_weight(layer), dim)
-        kept = squared.cumsum(0) / squared.sum()
-        ranks.append(int((kept < energy - ROUNDING).sum()) + 1)
+    ranks = (int((kept < energy - ROUNDING).sum()) + 1 for kept in kept_energies(layer))
     return tuple(map(min, ranks, full_ranks(layer)))
+
+
+def kept_energies(layer: Layer) -> list[Tensor]:
+    """For each dimension that is cut, the share of the squared singular values that every rank keeps."""
+    squared = (_principal(_weight(layer), dim)[0] for dim in _dims(layer))
+    return [values.cumsum(0) / values.sum() for values in squared]
 
 
 def decompose(layer: Layer, ranks: Ranks) -> nn.Sequential:

@@ -102,10 +102,10 @@ class Distillation(Lesson, TrainingSettings, Method):
     )
 
     @property
-    def left(self) -> Mapping[str, float]:
+    def left(self) -> Mapping[str, float | None]:
         if self.student == "narrower":  # both sides of most layers get narrower
             return dict.fromkeys(("macs", "parameters", "size"), self.width**2)
-        return {}
+        return {} if self.student == "current" else dict.fromkeys(("macs", "parameters", "size"))
 
     @property
     def other_model(self) -> str | None:

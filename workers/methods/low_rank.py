@@ -73,6 +73,10 @@ class LowRank(Method):
     def depends_on_target(self) -> bool:
         return self.only_faster or self.rank_by == "time"
 
+    @property
+    def left(self) -> Mapping[str, float | None]:
+        return dict.fromkeys(("macs", "parameters", "size"))  # ranks are found out during the run
+
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Raises StepFailed when there is no graph, or when no layer gets cheaper."""
         if model.graph is None:

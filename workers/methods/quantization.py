@@ -83,7 +83,7 @@ class Quantization(TrainingSettings, Method):
         return self.mode == "qat"
 
     @property
-    def left(self) -> Mapping[str, float]:
+    def left(self) -> Mapping[str, float | None]:
         return {"size": 0.28 if self.mode in INT8 else 0.5}
 
     @property

@@ -85,7 +85,7 @@ class StructuredPruning(RecoverySettings, Method):
         return self.amount_of == "latency"
 
     @property
-    def left(self) -> Mapping[str, float]:
+    def left(self) -> Mapping[str, float | None]:
         if not self.amount:
             return {}
         return dict.fromkeys(("macs", "parameters", "size"), 1 - self.amount)

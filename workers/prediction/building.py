@@ -1,10 +1,11 @@
-"""Build and time networks of a model at several widths, in float32 and int8, once per model and target.
+"""Build and time networks of a model at several widths and in fewer bits, once per model and target.
 
 Inputs are noise (plain networks take as long for any). Everything is timed as results are, under the host's
 lock.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from workers.errors import StepFailed
 from workers.prediction.networks import Left, Networks, Tell
 from workers.prediction.plan import Plan
 from workers.prediction.reading import read_plan
-from workers.prediction.stepping import step_seconds
-from workers.prediction.table import Row, Step, Table, ThinRow
-from workers.prediction.timing import Timing
+from workers.prediction.stepping import rounding, step_seconds
+from workers.prediction.table import Row, Step, Table, ThinRow, Written
+from workers.prediction.timing import Timing, Took
 from workers.stages import key_of, place_of
 
 
@@ -30,24 +31,10 @@ def build(model: Candidate, key: str, place: Place, device: torch.device, folder
     break off.
     """
     plan, groups = read_plan(graph := _graph_of(model), model.spec)
-    networks = Networks(model.spec, graph, groups, place, folder, tell)
-    files = networks.narrowed()
-    in_int8, thin = networks.in_int8(files), networks.thin()
+    networks = Networks(model.spec, graph, plan, groups, place, folder, tell)
     names = [layer.name for layer in plan.layers]
     timing = Timing(place, model.spec, names, tell, folder / "times.json")
-    took = timing.of([*files, *in_int8, *thin])
-    tell(Progress("timing steps of training", 0.95))
-    return Table(
-        key=key,
-        target=place.target,
-        plan=plan,
-        float32=tuple(Row(left=left, **took[file]) for file, left in files.items()),
-        int8=tuple(Row(left=left, **took[file]) for file, left in in_int8.items()),
-        thin=tuple(ThinRow(share=share, layers=took[file]["layers"]) for file, share in thin.items()),
-        steps=tuple(_steps(plan, networks, files, device)),
-        device=device.type,
-        notes=tuple(networks.notes),
-    )
+    return _Building(graph, plan, networks, timing).table(key, device)
 
 
 def table_key(model: Candidate, place: Place, device: torch.device) -> str:
@@ -79,11 +66,67 @@ def _graph_of(model: Candidate) -> GraphModule:
     return model.graph
 
 
-def _steps(
-    plan: Plan, networks: Networks, files: Mapping[Path, Left], device: torch.device
-) -> Iterator[Step]:
-    """Of the model as it is, and of one about half as large."""
-    half = min(files, key=lambda file: abs(plan.macs_left(files[file]) - 0.5))
-    for file in dict.fromkeys((next(iter(files)), half)):
-        update, look = step_seconds(networks.cut(file), networks.spec, device, plan.macs)
-        yield Step(macs=plan.macs_left(files[file]), update=update, look=look)
+@dataclass
+class _Building:
+    graph: GraphModule
+    plan: Plan
+    networks: Networks
+    timing: Timing
+
+    def table(self, key: str, device: torch.device) -> Table:
+        made = self.networks
+        files = made.narrowed()
+        two = self._two(files)
+        in_int8, odd, written, thin = made.in_int8(files), made.odd(), made.in_others(two), made.thin()
+        took = self.timing.of([*files, *in_int8, *odd, *written, *thin])
+        float32, int8, uneven = (_rows(some, two[0], took) for some in (files, in_int8, odd))
+        made.tell(Progress("timing steps of training", 0.95))
+        steps = tuple(self._step(file, files[file], device) for file in two)
+        rounded = self._rounded(device)
+        return Table(
+            key=key,
+            target=self.timing.place.target,
+            plan=self.plan,
+            float32=float32,
+            int8=int8,
+            odd=uneven,
+            written=tuple(
+                self._written(mode, files[plain], plain, file, took)
+                for file, (mode, plain) in written.items()
+            ),
+            thin=tuple(ThinRow(share=share, layers=took[file]["layers"]) for file, share in thin.items()),
+            steps=steps,
+            rounded=rounded and rounded / steps[0].update,
+            device=device.type,
+            notes=tuple(made.notes),
+        )
+
+    def _two(self, files: Mapping[Path, Left]) -> list[Path]:
+        """The model as it is, and one about half as large."""
+        half = min(files, key=lambda file: abs(self.plan.macs_left(files[file]) - 0.5))
+        return list(dict.fromkeys((next(iter(files)), half)))
+
+    def _written(self, mode: str, left: Left, plain: Path, file: Path, took: Mapping[Path, Took]) -> Written:
+        ratio = took[file]["ratio"] / took[plain]["ratio"]
+        return Written(mode=mode, macs=self.plan.macs_left(left), ratio=ratio, size=_size(file, plain))
+
+    def _step(self, file: Path, left: Left, device: torch.device) -> Step:
+        graph, spec = self.networks.cut(file), self.timing.spec
+        update, look = step_seconds(graph, spec, device, self.plan.macs)
+        return Step(macs=self.plan.macs_left(left), update=update, look=look)
+
+    def _rounded(self, device: torch.device) -> float | None:
+        """Seconds of an update with the rounding of int8."""
+        try:
+            return step_seconds(rounding(self.graph), self.timing.spec, device, self.plan.macs)[0]
+        except Exception as error:  # noqa: BLE001 - an odd network must not cost the whole table
+            self.networks.notes.append(f"Training with rounding was not timed: {type(error).__name__}.")
+            return None
+
+
+def _rows(files: Mapping[Path, Left], first: Path, took: Mapping[Path, Took]) -> tuple[Row, ...]:
+    return tuple(Row(left=left, size=_size(file, first), **took[file]) for file, left in files.items())
+
+
+def _size(file: Path, other: Path) -> float:
+    return file.stat().st_size / other.stat().st_size

@@ -1,6 +1,6 @@
-"""The networks that a table is made of: a model at several widths, in float32 and int8, as files.
+"""The networks that a table is made of: a model at several widths, in float32 and in fewer bits, as files.
 
-What they answer does not matter: the weights are cut anywhere, ranges are made up.
+What they answer does not matter: the weights are cut anywhere.
 """
 
 import hashlib
@@ -25,16 +25,13 @@ from workers.factors.decompose import can_decompose, decompose, full_ranks
 from workers.graph.layer_roles import LAYERS
 from workers.graph.replacing import replace_layer, replaceable_layers
 from workers.prediction.keeping import written_whole
-from workers.prediction.plan import ROUND_TO
+from workers.prediction.plan import ROUND_TO, Plan
 from workers.prediction.resizing import resized
+from workers.prediction.rewriting import OTHERS, STATIC, rewrite
 from workers.pruning.choosing import choose
 from workers.pruning.following import copied
 from workers.pruning.groups import CannotFollow, Group, cut
 from workers.pruning.search import sample_input
-from workers.quantization.network import float_network
-from workers.quantization.scheme import scheme_of_host
-from workers.quantization.static import float_tensors
-from workers.quantization.writing import NARROW, static
 
 #: Shares of the channels that go; the most telling ones first, for slow models stop early.
 UNIFORM = (0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875)
@@ -42,11 +39,12 @@ UNIFORM = (0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875)
 RANDOM, CHANCE = 6, (0.1, 1.1)
 #: So many of them are timed in int8, too.
 INT8 = 6
+#: Shares of the channels that go where widths are not rounded.
+ODD = (0.45, 0.2, 0.7)
 #: Shares of the full rank.
 THIN = (0.5, 0.25, 0.75, 0.125)
 #: After this many seconds of building no further widths are begun, once there are `LEAST`.
 BUDGET_S, LEAST = 240.0, 4
-MADE_UP_RANGE = (-3.0, 3.0)
 
 Tell = Callable[[Progress], None]
 Left = dict[str, float]
@@ -56,12 +54,13 @@ Dropped = Mapping[str, Sequence[int]]
 
 @dataclass
 class Networks:
-    """Writes files into `folder`; what an earlier attempt left there is taken as it is, for names tell what is
-    in a file. dropped: channels that each lacks. notes: what could not be made.
+    """Writes files into `folder`. What an earlier attempt left there is taken as it is: names tell what is in
+    a file. dropped: channels that each lacks. notes: what could not be made.
     """
 
     spec: ModelSpec
     graph: GraphModule
+    plan: Plan
     groups: Sequence[Group]
     place: Place
     folder: Path
@@ -83,12 +82,24 @@ class Networks:
             if late and not file.exists():
                 self.notes.append("Fewer widths than usual were timed: building them takes long.")
                 break
-            if file.exists() or self._write_cut(dropped, file):
-                self.dropped[file], found[file] = dropped, left
+            if self._cut_as(dropped, file):
+                found[file] = left
+        return found
+
+    def odd(self) -> dict[Path, Left]:
+        """Of widths that are not rounded."""
+        found: dict[Path, Left] = {}
+        for share in ODD:
+            self.tell(Progress("building networks of odd widths", 0.28))
+            dropped = choose(self.groups, share, "uniform", 1)
+            left = self._left(dropped)
+            file = self.folder / f"odd-{_digest(left)}.onnx"
+            if self.plan.has_odd_widths(left) and self._cut_as(dropped, file):
+                found[file] = left
         return found
 
     def cut(self, file: Path) -> GraphModule:
-        """The network of one of the files that `narrowed` gave."""
+        """The network of one of these files."""
         return self._cut(self.dropped[file])
 
     def _left(self, dropped: Dropped) -> Left:
@@ -101,13 +112,15 @@ class Networks:
             cut(graph, sample_input(self.spec, 0), dropped)
         return graph
 
-    def _write_cut(self, dropped: Dropped, file: Path) -> bool:
+    def _cut_as(self, dropped: Dropped, file: Path) -> bool:
         """False where the network cannot be cut so."""
-        try:
-            graph = self._cut(dropped)
-        except CannotFollow:
-            return False
-        written_whole(file, partial(self._write_like, graph))
+        if not file.exists():
+            try:
+                graph = self._cut(dropped)
+            except CannotFollow:
+                return False
+            written_whole(file, partial(self._write_like, graph))
+        self.dropped[file] = dropped
         return True
 
     def _write_like(self, graph: GraphModule, file: Path) -> None:
@@ -132,19 +145,34 @@ class Networks:
             self.tell(Progress("building them in int8", 0.3))
             written = file.with_suffix(".int8.onnx")
             try:
-                if not written.exists():
-                    written_whole(written, partial(self._quantize, file))
+                self._rewrite(file, written, STATIC)
             except StepFailed as error:
                 self.notes.append(f"There are no times in int8: {error.what}")
                 return {}
             found[written] = left
         return found
 
-    def _quantize(self, file: Path, written: Path) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            _, network = float_network(Candidate(self.spec, onnx=file), (), Path(scratch))
-            ranges = dict.fromkeys(float_tensors(network), MADE_UP_RANGE)
-            onnx.save(static(network, ranges, scheme_of_host(), NARROW)(frozenset()), written)
+    def in_others(self, files: Sequence[Path]) -> dict[Path, tuple[str, Path]]:
+        """In the other modes of quantization: mode, and the same in float32. A mode that fails has none."""
+        found: dict[Path, tuple[str, Path]] = {}
+        for mode in OTHERS:
+            for file in files:
+                self.tell(Progress(f"building them in {mode}", 0.32))
+                written = file.with_suffix(f".{mode}.onnx")
+                try:
+                    self._rewrite(file, written, mode)
+                except Exception as error:  # noqa: BLE001 - the writers end with errors of every kind
+                    self.notes.append(f"There are no times in {mode}: {type(error).__name__}.")
+                    break
+                if self._runs(written):
+                    found[written] = mode, file
+        return found
+
+    def _rewrite(self, file: Path, written: Path, mode: str) -> None:
+        """As `rewrite`; nothing where it is done."""
+        if not written.exists():
+            with tempfile.TemporaryDirectory() as scratch:
+                written_whole(written, lambda partial: rewrite(file, partial, mode, self.spec, Path(scratch)))
 
     def thin(self) -> dict[Path, float]:
         """Every layer factorised that can be."""

@@ -15,6 +15,8 @@ from workers.base import Frozen
 
 #: Widths that are timed, and so known, are multiples of this.
 ROUND_TO = 8
+#: Shares of the squared singular values for which ranks are kept.
+ENERGIES = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 
 
 class Layer(Frozen):
@@ -22,7 +24,8 @@ class Layer(Frozen):
 
     group: whose width it gives, by the root; None where the width never changes. reads: how many of its
     inputs are of which group. depthwise: every output reads the input of the same number. thin: it can be
-    factorised.
+    factorised. places: of its input, for each of its output. energies: for each of its ranks, what share of
+    it keeps the shares `ENERGIES` of the squared singular values; none where that was not looked up.
     """
 
     name: str
@@ -34,6 +37,14 @@ class Layer(Frozen):
     reads: dict[str, int] = Field(default_factory=dict)
     depthwise: bool = False
     thin: bool = False
+    places: float = 1.0
+    energies: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def full_ranks(self) -> tuple[int, ...]:
+        """As `workers.factors.decompose` has them: of a kernel (inputs, outputs), of a matrix one."""
+        kernel = self.weights > self.inputs * self.outputs
+        return (self.inputs, self.outputs) if kernel else (min(self.inputs, self.outputs),)
 
 
 class Width(Frozen):
@@ -109,6 +120,15 @@ class Plan(Frozen):
             width = group.width * before.get(root, 1.0)
             found[root] = _rounded(group, width, width * (1 - weakest[root]), round_to, upwards) / group.width
         return found
+
+    def has_odd_widths(self, left: Shares) -> bool:
+        return self.odd_share(left) > 0
+
+    def odd_share(self, left: Shares) -> float:
+        """Share of the groups that were cut to a width that is no multiple of `ROUND_TO`."""
+        cut = {root: round(group.width * left.get(root, 1.0)) for root, group in self.groups.items()}
+        odd = [root for root, width in cut.items() if width % ROUND_TO and width < self.groups[root].width]
+        return len(odd) / max(len(cut), 1)
 
     def touched(self, root: str) -> frozenset[str]:
         """Layers that a group's channels come from or go to."""

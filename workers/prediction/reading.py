@@ -10,16 +10,18 @@ from torch.fx import GraphModule
 
 from workers.base import ModelSpec
 from workers.errors import StepFailed
-from workers.factors.decompose import can_decompose
+from workers.factors.decompose import can_decompose, full_ranks, kept_energies
 from workers.graph.layer_roles import LAYERS, layer_weights
 from workers.measures.macs import count_macs
-from workers.prediction.plan import Layer, Plan, Width
+from workers.prediction.plan import ENERGIES, Layer, Plan, Width
 from workers.pruning.following import follow
 from workers.pruning.groups import Group
 from workers.pruning.search import sample_input
 
 #: Of a group's importances, so many are kept.
 SCORES = 64
+#: Singular values of larger matrices take too long.
+MOST_RANKS = 2048
 
 
 def read_plan(graph: GraphModule, spec: ModelSpec) -> tuple[Plan, tuple[Group, ...]]:
@@ -57,9 +59,12 @@ def _layers(graph: GraphModule, sample: torch.Tensor, groups: Sequence[Group]) -
     """In the order in which they are called first."""
     names = {module: name for name, module in graph.named_modules() if isinstance(module, LAYERS)}
     outputs: dict[nn.Module, int] = {}
+    places: dict[nn.Module, float] = {}
 
-    def seen(module: nn.Module, given: object, output: torch.Tensor) -> None:  # noqa: ARG001
+    def seen(module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         outputs[module] = outputs.get(module, 0) + output.numel()
+        if isinstance(module, nn.Conv2d):
+            places[module] = given[0][:, 0].numel() / output[:, 0].numel()
 
     hooks = [module.register_forward_hook(seen) for module in names]
     with torch.no_grad():
@@ -84,6 +89,18 @@ def _layers(graph: GraphModule, sample: torch.Tensor, groups: Sequence[Group]) -
                 reads={g.root: g.readers[name] for g in groups if name in g.readers},
                 depthwise=depthwise,
                 thin=can_decompose(module),
+                places=places.get(module, 1.0),
+                energies=_energy_shares(module) if can_decompose(module) else (),
             )
         )
     return tuple(found)
+
+
+def _energy_shares(layer: nn.Conv2d | nn.Linear) -> tuple[tuple[float, ...], ...]:
+    """Of each rank, see `Layer.energies`."""
+    if max(full_ranks(layer)) > MOST_RANKS:
+        return ()
+    return tuple(
+        tuple(min(1.0, (int((kept < energy - 1e-9).sum()) + 1) / len(kept)) for energy in ENERGIES)
+        for kept in kept_energies(layer)
+    )

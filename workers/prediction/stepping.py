@@ -4,13 +4,17 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from workers.base import ModelSpec
+from workers.graph.layer_roles import LAYERS
+from workers.quantization.aware import RoundedActivation, RoundedWeight, folded
 from workers.training.settings import TrainingSettings
 from workers.turns import training_turn
 
+MADE_UP_RANGE, WEIGHT_LIMIT = (-3.0, 3.0), 127
 #: The fastest of so many counts.
 TRIES = 3
 #: Batches that would compute more than this many multiply-accumulates are timed smaller.
@@ -50,6 +54,25 @@ def step_seconds(graph: GraphModule, spec: ModelSpec, device: torch.device, macs
         graph.eval()
     graph.cpu()
     return taken[0], taken[1]
+
+
+def rounding(graph: GraphModule) -> GraphModule:
+    """A copy that rounds what every layer reads, and its weights, as training for int8 does."""
+    made = folded(graph)
+    called = [node for node in made.graph.nodes if node.op == "call_module"]
+    layers = [node for node in called if isinstance(made.get_submodule(str(node.target)), LAYERS)]
+    for layer in dict.fromkeys(str(node.target) for node in layers):
+        module = made.get_submodule(layer)
+        parametrize.register_parametrization(module, "weight", RoundedWeight(WEIGHT_LIMIT))
+    read = dict.fromkeys(node.args[0] for node in layers if isinstance(node.args[0], Node))
+    for number, node in enumerate(read):
+        made.add_submodule(f"rounding{number}", RoundedActivation(MADE_UP_RANGE))
+        with made.graph.inserting_after(node):
+            after = made.graph.call_module(f"rounding{number}", (node,))
+        node.replace_all_uses_with(after, propagate_meta=False)
+        after.args = (node,)
+    made.recompile()
+    return made
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:

@@ -1,5 +1,6 @@
 """How long the steps of a recipe train: from earlier runs where there are any, else from timed steps."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -15,8 +16,6 @@ from workers.recipe import step_id
 
 #: What decides how long an epoch of a method takes, beside its epochs.
 KINDS = ("recovery", "mode", "student", "teacher", "training", "distillation", "pace", "exits", "mixup")
-#: Steps whose updates cost as much as plain ones; a teacher looks at every sample besides.
-PLAIN = ("fine_tuning", "structured_pruning", "distillation", "unstructured_pruning")
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,16 @@ def epochs_of(step: Method) -> int:
     if not step.trains:
         return 0
     settings = step.model_dump()
+    if "training" in settings:
+        return sum(_phases(settings))
     rounds = settings.get("rounds", 1) if "recovery" in settings else settings.get("steps", 1)
-    epochs = settings.get("recovery_epochs", settings.get("epochs", 0)) * rounds
-    if settings.get("training") == "two_phase":
-        epochs += settings["head_epochs"]
-    return int(epochs)
+    return int(settings.get("recovery_epochs", settings.get("epochs", 0)) * rounds)
+
+
+def _phases(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Epochs of early exits: of the heads alone, and of everything together."""
+    heads = 0 if settings["training"] == "joint" else settings["head_epochs"]
+    return heads, 0 if settings["training"] == "heads" else settings["epochs"]
 
 
 def _kind(step: Method) -> tuple[Any, ...]:
@@ -91,18 +95,42 @@ def _timed(
     step: Method, until: Sequence[Method], epochs: int, samples: Mapping[str, int], predictor: Predictor
 ) -> float | None:
     """From the seconds of an update and of a look, between the sizes of network that were timed."""
-    expected, before = predictor.expect(until), predictor.expect(until[:-1])
-    if step_id(step) not in PLAIN or expected.macs is None or before.macs is None:
-        return None
+    before, macs = _size(until[:-1], predictor), _size(until, predictor)
     settings = step.model_dump()
-    if settings.get("teacher") in ("other", "architecture"):
+    if before is None or macs is None or settings.get("teacher") in ("other", "architecture"):
         return None
-    update, look = (_at(predictor, what, expected.macs) for what in ("update", "look"))
-    taught = settings.get("recovery") == "distillation" or step_id(step) == "distillation"
-    teacher = 1.0 if settings.get("teacher") == "original" else before.macs
-    if taught:
-        update += _at(predictor, "look", teacher)
-    return epochs * (samples["train"] * update + samples["validation"] * look)
+    update, look = (_at(predictor, what, macs) for what in ("update", "look"))
+    if settings.get("mode") == "qat":
+        if predictor.table.rounded is None:
+            return None
+        update *= predictor.table.rounded
+    told = _teacher_look(step, settings, before, predictor)
+    heads = _phases(settings)[0] if "training" in settings else 0
+    # With the heads alone the network looks, and what is learnt by them costs next to nothing.
+    trained = heads * (look + told) + (epochs - heads) * (update + told)
+    return samples["train"] * trained + samples["validation"] * epochs * look
+
+
+def _size(steps: Sequence[Method], predictor: Predictor) -> float | None:
+    """Share of the multiply-accumulates that is left, from the widths, else from the amounts."""
+    found: float | None = predictor.expect(steps).macs
+    if found is not None:
+        return found
+    amounts = [step.left.get("macs", 1.0) for step in steps]
+    return None if None in amounts else math.prod(amount for amount in amounts if amount is not None)
+
+
+def _teacher_look(step: Method, settings: Mapping[str, Any], before: float, predictor: Predictor) -> float:
+    """Seconds in which a teacher looks at a sample; 0 without one."""
+    if step_id(step) == "distillation":
+        who = settings["teacher"]
+    elif step_id(step) == "early_exit":
+        who = settings["distillation"]
+    else:
+        who = "current" if settings.get("recovery") == "distillation" else "none"
+    if who == "none":
+        return 0.0
+    return _at(predictor, "look", 1.0 if who == "original" else before)
 
 
 def _at(predictor: Predictor, what: Literal["update", "look"], macs: float) -> float:

@@ -29,6 +29,8 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
         (networks, "UNIFORM", (0.5,)),
         (networks, "RANDOM", 1),
         (networks, "INT8", 1),
+        (networks, "ODD", (0.45,)),
+        (networks, "OTHERS", ()),
         (networks, "THIN", (0.5,)),
         (timing, "LATENCY_SECONDS", 0.01),
         (timing, "PROFILE_SECONDS", 0.01),

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.workers.prediction.quick import CPU, PLACE, BrokenOff, built, model_with, quickly, until
+from tests.workers.prediction.tables import spec
 from tests.workers.pruning.networks import SPEC, Residual, chain, chain_macs
 from workers.base import Candidate
 from workers.catalog import METHODS
 from workers.errors import StepFailed
+from workers.graph.students import known
 from workers.prediction import networks
 from workers.prediction.building import renewed, table_key
 from workers.prediction.expecting import Predictor
+from workers.prediction.networks import ODD, OTHERS
 from workers.pruning.groups import CannotFollow
 
 
@@ -51,10 +54,34 @@ def test_a_table_holds_networks_that_were_really_made(tmp_path: Path) -> None:
         assert sum(row.layers.values()) == pytest.approx(row.ratio)
     assert [row.left for row in table.int8] == [whole.left]
     assert [set(row.layers) for row in table.thin] == [{"0", "3", "7"}]
-    assert [step.macs for step in table.steps][0] == 1
+    assert table.steps[0].macs == 1
     widths = {tuple(s for t in onnx.load(f).graph.initializer if len(t.dims) == 4 for s in t.dims[:1])
               for f in tmp_path.glob("width-*.onnx") if "int8" not in f.name}  # fmt: skip
     assert {(32, 64), (16, 32)} < widths
+
+
+@pytest.mark.slow  # exports and times a dozen networks
+def test_a_table_of_every_kind_of_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANDOM", 0), ("INT8", 2), ("ODD", ODD), ("OTHERS", OTHERS)):
+        monkeypatch.setattr(networks, name, value)
+    small = spec("cifar_resnet8", 16)
+    found = built(Candidate(small, known("cifar_resnet8", small, seed=0)), tmp_path)
+    assert found.notes == ()
+    assert [len(rows) for rows in (found.float32, found.int8, found.odd, found.thin)] == [2, 2, 3, 1]
+    assert {(w.mode, round(w.macs, 1)) for w in found.written} == {
+        (mode, macs) for mode in ("dynamic", "fp16", "bf16") for macs in (1.0, 0.3)
+    }
+    assert all(found.plan.has_odd_widths(row.left) for row in found.odd)
+    assert not any(found.plan.has_odd_widths(row.left) for row in found.float32)
+    assert found.rounded is not None
+    assert found.rounded > 0
+    sizes = {w.mode: w.size for w in found.written if w.macs == 1}
+    assert sizes["fp16"] == pytest.approx(0.5, abs=0.1)
+    assert sizes["bf16"] == pytest.approx(0.5, abs=0.1)
+    assert 0.2 < found.int8[0].size < 0.45
+    expected = Predictor(found).expect([METHODS["quantization"].model_validate({"mode": "fp16"})])
+    assert expected.ratio is not None
+    assert expected.ratio > 0
 
 
 def test_what_was_built_and_timed_is_kept(tmp_path: Path) -> None:
@@ -65,7 +92,7 @@ def test_what_was_built_and_timed_is_kept(tmp_path: Path) -> None:
         with pytest.raises(BrokenOff):
             built(model, tmp_path, until(text))
         made.append({(f.name, f.stat().st_mtime_ns) for f in tmp_path.glob("*.onnx")})
-    assert [len(files) for files in made] == [2, 5, 5]
+    assert [len(files) for files in made] == [2, 6, 6]
     assert all(before <= after for before, after in itertools.pairwise(made))
     times = (tmp_path / "times.json").stat().st_mtime_ns
     table = built(model, tmp_path)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from torch.fx import GraphModule
 
 from db import jobs, models_, predictors, workers
 from db.artifacts import Artifacts
@@ -75,29 +75,30 @@ def table_of(settings: Settings, job: Job) -> Table:
 
 
 def test_it_gives_way_with_what_it_built(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    write: Callable[..., bool] = Networks._write_cut
-    built: list[Path] = []
+    write: Callable[..., None] = Networks._write_like
+    built: list[dict[str, tuple[int, ...]]] = []
     waiting: list[str] = []
 
-    def somebody_comes(self: Networks, dropped: Any, file: Path) -> bool:
-        built.append(file)
-        done = write(self, dropped, file)
+    def somebody_comes(self: Networks, graph: GraphModule, file: Path) -> None:
+        built.append({name: tuple(tensor.shape) for name, tensor in graph.named_parameters()})
+        write(self, graph, file)
         if not waiting:
             with transaction(settings.database) as session:
                 waiting.append(jobs.add(session, "run", "r", queue="cpu", request={}).id)
-        return done
 
-    monkeypatch.setattr(Networks, "_write_cut", somebody_comes)
+    monkeypatch.setattr(Networks, "_write_like", somebody_comes)
     with transaction(settings.database) as session:
         workers.seen(session, WORKER, queues=["cpu"], device="cpu")
     job = asked(settings, 1)
     assert not finished(settings, job)
     kept = settings.data / "predictors" / job.subject_id
-    assert [file.name for file in kept.rglob("*.onnx")] == [built[0].name]
+    assert len(list(kept.rglob("*.onnx"))) == len(built) == 1
     with transaction(settings.database) as session:
         jobs.request_cancel(session, waiting[0])
     assert finished(settings, job)
-    assert len(built) == len(set(built)) == len(table_of(settings, job).float32)
+    table = table_of(settings, job)
+    assert len(built) == len(table.float32) + len(table.odd)
+    assert all(built.count(one) == 1 for one in built), "nothing is built twice"
     assert not kept.exists()
 
 

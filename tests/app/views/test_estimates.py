@@ -1,0 +1,203 @@
+"""New run, "What to expect": its numbers with a kept table, against steps that were carried out and sums by
+hand; and its sentences, which come from the place that is measured in.
+"""
+
+import time
+from collections.abc import Mapping
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+from torch.fx import GraphModule
+
+from app import session
+from db.models import Dataset, Model, Predictor, Worker
+from tests.app.views.conftest import Open
+from tests.support.experiments import LAPTOP, MACS, PARAMETERS, SIZE
+from tests.support.noise import Noise
+from tests.workers.prediction.tables import TARGET, spec, table
+from workers.base import Candidate, Context
+from workers.catalog import METHODS, RUNTIMES
+from workers.graph.students import known
+from workers.measures.macs import count_macs
+from workers.prediction.changes import OTHER
+from workers.prediction.paying import NO_VNNI, ZEROS
+from workers.prediction.plan import Plan
+from workers.prediction.reading import read_plan
+from workers.stages import code_sha256
+
+SPEC = spec("cifar_resnet8", 32)
+PRUNED = {"method": "structured_pruning", "amount": 0.5, "recovery": "none", "recalibrate": False}
+
+
+@pytest.fixture(scope="module")
+def graph() -> Any:
+    return known("cifar_resnet8", SPEC, seed=0)
+
+
+@pytest.fixture(scope="module")
+def plan(graph: Any) -> Plan:
+    return read_plan(graph, SPEC)[0]
+
+
+def keep(plan: Plan, **times: float) -> None:
+    """As after the job that builds it. A thousand samples to train on."""
+    built = table(plan, **times).model_dump(mode="json")
+    with session.writing() as opened:
+        (model,) = opened.query(Model).all()
+        (dataset,) = opened.query(Dataset).all()
+        dataset.facts = {"classes": 10, "splits": {"train": 1000, "validation": 200, "test": 200}}
+        opened.add(Predictor(model_id=model.id, code=code_sha256(), key="k", table=built))
+
+
+def page_of(visit: Open, *steps: Mapping[str, Any], **query: str) -> AppTest:
+    return visit("new_run", recipe=dumps({"name": "R", "steps": steps}), **query)
+
+
+def numbers(page: AppTest) -> dict[str, tuple[str, str]]:
+    """Of every row: before and after, without how they are set."""
+    text = next(element.value for element in page.markdown if element.value.startswith("| | Now"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    plain = {"≈": "", ":gray[*": "", "*]": "", "\u00a0": " "}
+    for old, new in plain.items():
+        rows = [[cell.replace(old, new).strip() for cell in row] for row in rows]
+    return {title: (before, after) for title, before, after in rows}
+
+
+def told(page: AppTest) -> str:
+    return " ".join(element.value for element in (*page.markdown, *page.caption))
+
+
+def test_numbers_of_pruning_are_those_of_the_network_that_was_cut(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    graph: Any,
+    plan: Plan,
+    tmp_path: Path,
+) -> None:
+    keep(plan)
+    model = Candidate(SPEC, graph)
+    onnx, cpu = RUNTIMES["onnxruntime"](), torch.device("cpu")
+    context = Context(Noise((3, 32, 32)), model, onnx, TARGET, cpu, 0, tmp_path, lambda _: None)
+    settings = {name: value for name, value in PRUNED.items() if name != "method"}
+    made = METHODS["structured_pruning"].model_validate(settings).apply(model, context).graph
+    assert made is not None
+    macs = count_macs(made, SPEC) / count_macs(graph, SPEC)
+    nets: list[GraphModule] = [made, graph]
+    weights = [sum(p.numel() for p in net.parameters()) for net in nets]
+    found = numbers(page_of(visit, PRUNED, {"method": "fine_tuning", "epochs": 3}))
+    assert found["MACs"] == (f"{MACS / 1e6:.1f} M", f"{macs * MACS / 1e6:.1f} M")
+    # Biases and normalizations, half a percent here, are not in the plan.
+    parameters, unit = found["Parameters"][1].split()
+    assert unit == "k"
+    assert float(parameters) == pytest.approx(weights[0] / weights[1] * PARAMETERS / 1e3, rel=0.006)
+    # In these tables a tenth of a file is no weight, and a tenth of the time no multiply-accumulate.
+    size, unit = found["Size"][1].split()
+    assert unit == "KiB"
+    assert float(size) == pytest.approx((0.1 + 0.9 * weights[0] / weights[1]) * SIZE / 1024, rel=0.006)
+    assert found["Latency"] == ("1x", f"{1 / (0.1 + 0.9 * macs):.1f}x faster")
+    # Of its earlier stages, five epochs took 25 s each.
+    assert found["Training time"][1] == "15 s"
+
+
+def test_int8_that_is_faster_is_smaller_too(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan, int8=2.0)
+    page = page_of(visit, {"method": "quantization", "mode": "qat", "epochs": 2})
+    found = numbers(page)
+    assert found["MACs"] == (f"{MACS / 1e6:.1f} M", f"{MACS / 1e6:.1f} M")
+    assert found["Size"][1] == f"{0.25 * SIZE / 1024:.1f} KiB"
+    assert found["Latency"][1] == "2.0x faster"
+    assert found["Training time"][1] == f"{2 * (1000 * 1.5 * 0.004 + 200 * 0.001):.0f} s"
+    # The worker's machine has no VNNI, but on it this model was timed in int8.
+    assert NO_VNNI not in told(page)
+
+
+@pytest.mark.parametrize("keep_faster", [True, False])
+def test_int8_that_is_slower_is_told_with_its_number(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+    keep_faster: bool,
+) -> None:
+    keep(plan, int8=0.8)
+    page = page_of(visit, {"method": "quantization", "keep_faster": keep_faster})
+    found = numbers(page)
+    assert "int8 takes 1.25 times as long as float32" in told(page)
+    assert found["Latency"][1] == ("as fast" if keep_faster else "1.3x slower")  # 1.25
+    assert found["Size"][1] == (f"{SIZE / 2**20:.1f} MiB" if keep_faster else f"{SIZE / 4 / 1024:.1f} KiB")
+
+
+def test_what_cannot_be_guessed_says_why_and_leaves_no_cell_empty(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan)
+    page = page_of(visit, {**PRUNED, "remove_blocks": 1})
+    found = numbers(page)
+    assert found["MACs"][1] == f"{MACS / 2e6:.1f} M"  # what was asked for
+    assert found["Latency"] == ("1x", "not known before")
+    assert "*No estimate of the latency: which residual blocks go is found out during the run." in told(page)
+    student = numbers(page_of(visit, {"method": "distillation", "student": "shallower"}))
+    assert student["MACs"][1] == "not known before"
+    for row in (found, student):
+        assert all(cell for cells in row.values() for cell in cells)
+
+
+def test_sentences_are_about_the_machine_that_was_chosen(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    """The worker's machine has no VNNI and no table of int8; the other machine has VNNI."""
+    keep(plan)
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        here = opened.get_one(Worker, "worker-1")
+        assert here.facts["host"] == LAPTOP["host"] == TARGET.host
+        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
+        opened.add(there)
+    steps = {"method": "unstructured_pruning"}, {"method": "quantization"}
+    own = page_of(visit, *steps)
+    assert NO_VNNI in told(own)
+    assert ZEROS in told(own)
+    elsewhere = page_of(visit, *steps, machine="lab")
+    assert NO_VNNI not in told(elsewhere)
+    assert ZEROS in told(elsewhere)
+    assert numbers(elsewhere)["Latency"][1] == "not known before"
+    assert "this model's layers were not timed on lab. The run measures it on lab." in told(elsewhere)
+
+
+def test_a_machine_that_the_table_was_built_on_has_its_times(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan, int8=2.0)
+    facts = {"host": TARGET.host, "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
+        opened.add(there)
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert numbers(page)["Latency"][1] == "2.0x faster"
+
+
+def test_other_runtimes_have_no_estimate(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan)
+    global_by_chance = {**PRUNED, "scope": "global", "importance": "random"}
+    assert OTHER in told(page_of(visit, global_by_chance))
+    page = page_of(visit, global_by_chance, runtime="openvino")
+    assert numbers(page)["Latency"][1] == "not known before"
+    assert "known for ONNX Runtime on the processor alone. The run measures it." in told(page)
+    assert OTHER not in told(page)

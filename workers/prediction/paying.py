@@ -1,0 +1,179 @@
+"""What will not pay off where a model is to run: a sentence each, to be read before hours of work.
+
+Times of the model that were taken there tell; where there are none, a rule for what is known of the machine.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from workers.base import Method
+from workers.methods.distillation import Distillation
+from workers.methods.low_rank import LowRank
+from workers.methods.quantization import INT8, Quantization
+from workers.methods.structured_pruning import StructuredPruning
+from workers.prediction.expecting import Expected, Predictor
+from workers.prediction.plan import ROUND_TO
+from workers.quantization.scheme import X86
+from workers.recipe import step_id
+from workers.runtimes.onnxruntime import OnnxRuntime
+
+#: Of the time before; what saves less is not called faster.
+FASTER = 0.97
+#: Of several layers, so many are named.
+NAMED = 4
+
+ZEROS = "Zeros make nothing faster on this target: runtimes compute them like any other weight."
+ODD = (
+    f"Widths that are no multiples of {ROUND_TO} are seldom faster: processors compute channels in blocks. "
+    f"Set round_to to {ROUND_TO}."
+)
+NO_VNNI = (
+    "The processor of this target has no VNNI: int8 weights use 7 bits there and win less, 1.6 to 2.2 times "
+    "the speed with ResNets; a MobileNet got slower."
+)
+DYNAMIC = "Dynamic int8 leaves convolutions in float32: nets of convolutions get no faster."
+FP16 = "ONNX Runtime computes fp16 in float32 on this target's processor: half the size, but no faster."
+BF16 = "ONNX Runtime computes bf16 weights in float32: half the size, but no faster."
+THIN = (
+    "Thin layers can be slower than those they replace. Set only_faster to true: it times them on the target."
+)
+NO_LAYER = (
+    "No layer is expected to be faster as thin layers on this target; the step would end with an error. "
+    "Leave it out."
+)
+NOT_FASTER = "This is not expected to be faster on this target."
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Of the place to run, what decides. None where nobody tells."""
+
+    runtime: str
+    x86: bool | None = None
+    vnni: bool | None = None
+
+    @classmethod
+    def of(cls, runtime: str, facts: Mapping[str, Any]) -> Self:
+        """facts: as a worker tells them, see `workers.host.HostFacts`."""
+        system = str(facts.get("system", "")).split()
+        return cls(runtime, system[-1].lower() in X86 if system else None, facts.get("vnni"))
+
+
+def sentences(steps: Sequence[Method], machine: Machine, predictor: Predictor | None) -> list[str]:
+    """predictor: where its times were taken on this machine, in this runtime."""
+    found: list[str] = []
+    for number, step in enumerate(steps, start=1):
+        rule = _RULES.get(step_id(step))
+        if rule is not None:
+            found += rule(step, _Asked(steps[:number], machine, predictor))
+    if not found and predictor is not None and any(_wants_speed(step) for step in steps):
+        ratio = predictor.expect(steps).ratio
+        if ratio is not None and ratio >= FASTER:
+            found.append(NOT_FASTER)
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """steps: up to the one that a rule is about."""
+
+    steps: Sequence[Method]
+    machine: Machine
+    predictor: Predictor | None
+
+    @property
+    def expected(self) -> Expected | None:
+        return None if self.predictor is None else self.predictor.expect(self.steps)
+
+    def ratio_with(self, **changes: object) -> float | None:
+        """With other settings in the last step."""
+        if self.predictor is None:
+            return None
+        *before, step = self.steps
+        return self.predictor.expect([*before, step.model_copy(update=changes)]).ratio
+
+
+def _wants_speed(step: Method) -> bool:
+    if isinstance(step, Distillation):
+        return step.student != "current"
+    return isinstance(step, StructuredPruning | LowRank | Quantization)
+
+
+def _widths(step: Method, asked: _Asked) -> Iterator[str]:
+    assert isinstance(step, StructuredPruning | Distillation)
+    makes = isinstance(step, StructuredPruning) or step.student == "narrower"
+    if not makes or step.round_to % ROUND_TO == 0:
+        return
+    odd, rounded = asked.ratio_with(), asked.ratio_with(round_to=ROUND_TO)
+    if odd is None or rounded is None:
+        yield ODD
+    elif odd >= FASTER * rounded:
+        yield (
+            f"On this target round_to {step.round_to} takes {odd / rounded:.2f} times as long as round_to "
+            f"{ROUND_TO}, by times of this model."
+        )
+
+
+def _bits(step: Method, asked: _Asked) -> Iterator[str]:
+    assert isinstance(step, Quantization)
+    expected = asked.expected
+    if expected is None or expected.against_float is None:
+        yield from _bits_by_rule(step.mode, asked.machine)
+    elif expected.against_float >= FASTER:
+        kept = step.keep_faster and step.mode in INT8
+        told = "float32 is kept where it is faster" if kept else "the file gets smaller, not faster"
+        yield (
+            f"On this target {_name(step.mode)} takes {expected.against_float:.2f} times as long as float32, "
+            f"by times of this model; {told}."
+        )
+
+
+def _bits_by_rule(mode: str, machine: Machine) -> Iterator[str]:
+    if mode in ("static", "qat") and machine.x86 and machine.vnni is False:
+        yield NO_VNNI
+    if mode == "dynamic":
+        yield DYNAMIC
+    if mode == "fp16" and machine.runtime == OnnxRuntime.id() and machine.x86:
+        yield FP16
+    if mode == "bf16" and machine.runtime == OnnxRuntime.id():
+        yield BF16
+
+
+def _name(mode: str) -> str:
+    return mode if mode in ("fp16", "bf16") else "dynamic int8" if mode == "dynamic" else "int8"
+
+
+def _thin(step: Method, asked: _Asked) -> Iterator[str]:
+    assert isinstance(step, LowRank)
+    expected = asked.expected
+    if expected is None or not expected.layers:
+        if not step.depends_on_target:
+            yield THIN
+    elif expected.slower:
+        more = len(expected.slower) - NAMED
+        names = ", ".join(expected.slower[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        yield (
+            f"On this target {len(expected.slower)} of {expected.layers} layers would get slower as thin "
+            f"layers: {names}. Set only_faster to true."
+        )
+    elif len(expected.slow) == expected.layers:
+        yield NO_LAYER
+    elif expected.slow and step.rank_by == "energy":
+        yield (
+            f"{len(expected.slow)} of {expected.layers} layers would be left alone: as thin layers they are "
+            "not expected to be faster on this target."
+        )
+
+
+def _zeros(step: Method, asked: _Asked) -> Iterator[str]:  # noqa: ARG001
+    yield ZEROS
+
+
+_RULES: Mapping[str, Callable[[Method, _Asked], Iterator[str]]] = {
+    "structured_pruning": _widths,
+    "distillation": _widths,
+    "quantization": _bits,
+    "low_rank": _thin,
+    "unstructured_pruning": _zeros,
+}
