@@ -93,5 +93,5 @@ def trained_stages(session: Session, experiment_id: str) -> Sequence[tuple[str, 
     ]
 
 
-def _newest(runs: Select[tuple[str]]) -> Select[tuple[str]]:
+def _newest(runs: Select[str]) -> Select[str]:
     return runs.order_by(Run.created_at.desc()).limit(MOST_RUNS)

@@ -65,7 +65,14 @@ def _pruned(times: Times, step: Method, state: State) -> State:
         raise NotKnown(error.what) from error
 
     def narrowed(number: int) -> dict[str, float]:
-        return plan.narrowed(number / steps, step.round_to, before=state.left, scope=step.scope, keep=keep)
+        return plan.narrowed(
+            number / steps,
+            step.round_to,
+            before=state.left,
+            scope=step.scope,
+            importance=step.importance,
+            keep=keep,
+        )
 
     measure: Mapping[str, Callable[[Shares], float]] = {
         "macs": plan.macs_left,
@@ -80,8 +87,8 @@ def _pruned(times: Times, step: Method, state: State) -> State:
         middle = (low + high) // 2
         low, high = (low, middle) if cost(narrowed(middle)) <= limit else (middle, high)
     left = narrowed(high)
-    by_norm = step.scope == "uniform" or step.importance == "l2"
-    told = (*(() if by_norm else (OTHER,)), *((ODD,) if plan.has_odd_widths(left) else ()))
+    known = step.scope == "uniform" or plan.tells(step.importance)
+    told = (*(() if known else (OTHER,)), *((ODD,) if plan.has_odd_widths(left) else ()))
     return replace(state, left=left, notes=(*state.notes, *told))
 
 

@@ -18,7 +18,8 @@ from workers.graph.students import known
 from workers.prediction import networks
 from workers.prediction.building import renewed, table_key
 from workers.prediction.expecting import Predictor
-from workers.prediction.networks import ODD, OTHERS
+from workers.prediction.networks import ODD
+from workers.prediction.rewriting import OTHERS
 from workers.pruning.groups import CannotFollow
 
 
