@@ -19,7 +19,7 @@ from workers.profiling.matching import Layers
 from workers.profiling.recording import Recording, record
 
 #: Of rounds per file, and how many are timed in one turn; between turns others may measure.
-LATENCY_SECONDS, AT_ONCE = 0.4, 6
+LATENCY_SECONDS, AT_ONCE = 0.8, 6
 PROFILE_SECONDS = 0.4
 
 
