@@ -27,7 +27,8 @@ class TrainingSettings(Frozen):
     )
     augmentation: Literal["auto", "none", "crop", "crop_flip"] = Field(
         "auto",
-        description="Random shift of the training pictures, also mirrored, or chosen by data kind.",
+        description="Random shift of the training pictures (crop), also mirrored (crop_flip). auto mirrors "
+        "pictures in colour alone: a mirrored digit is no digit.",
     )
     mixup: float = Field(
         0.0,
