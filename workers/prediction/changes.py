@@ -22,6 +22,7 @@ from workers.recipe import step_id
 EXITS = "Of the whole way to the end; early exits are not in it."
 OTHER = "Guessed as if the L2 norm chose the channels; this importance may choose others."
 ODD = "Roughly: few networks with widths that are no multiples of 8 were timed."
+UNFOLLOWED = "The channels of this architecture cannot be followed: none can go."
 THIN_AND_NARROW = "Times of thin layers with fewer channels are not known before."
 
 
@@ -51,6 +52,8 @@ def _pruned(times: Times, step: Method, state: State) -> State:
     assert isinstance(step, StructuredPruning)
     if step.remove_blocks:
         raise NotKnown("Which residual blocks go is found out during the run.")
+    if not times.plan.groups:
+        raise NotKnown(UNFOLLOWED)
     if state.thin:
         raise NotKnown(THIN_AND_NARROW)
     if step.layer_amounts:
@@ -127,6 +130,8 @@ def _distilled(times: Times, step: Method, state: State) -> State:
         return state
     if step.student != "narrower" or state.thin:
         raise NotKnown("The time of such a student is not known before.")
+    if not times.plan.groups:
+        raise NotKnown(UNFOLLOWED)
     left = times.plan.narrowed(1 - step.width, step.round_to, before=state.left, upwards=True)
     odd = (ODD,) if times.plan.has_odd_widths(left) else ()
     return replace(state, left=left, notes=(*state.notes, *odd))
