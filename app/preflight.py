@@ -15,6 +15,8 @@ from workers.prediction import paying
 from workers.prediction.expecting import Predictor
 from workers.recipe import Recipe
 
+NONE = "No estimate of latency"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -37,26 +39,29 @@ def place_of(asked: str, recipe: Plain, online: set[str]) -> Place:
 
 
 def unknown_latency(outlook: Outlook, place: Place, *, trainable: bool) -> str:
-    """Why no latency can be guessed for any recipe, in a sentence; empty where it can."""
+    """Why the latency of no recipe can be guessed, in a sentence; empty where it can."""
     if not trainable:
-        return "Times of layers are taken of trainable models alone (.pt2)."
+        return f"{NONE}: layers are timed of trainable models (.pt2) alone."
     if place.runtime != USUAL:
-        return "Times of layers are known for ONNX Runtime on the processor alone."
+        return f"{NONE}: layers are timed in ONNX Runtime on the processor alone. The run measures it."
     if outlook.target is None:
         return _no_table(outlook)
     hosts = {facts["host"] for facts in place.facts if "host" in facts}
-    if hosts and outlook.target.host not in hosts:
-        where = f"on {place.name}" if place.name else "on the machine that does the run"
-        return f"This model's layers were not timed {where}."
-    return ""
+    if not hosts or outlook.target.host in hosts:
+        return ""
+    if place.name:
+        return f"{NONE}: this model's layers were not timed on {place.name}. The run measures it there."
+    return f"{NONE}: this model's layers were timed on another machine than the one that does the run."
 
 
 def _no_table(outlook: Outlook) -> str:
     if outlook.job is None:
-        return "This model's layers are timed as soon as a worker is online."
+        return f"{NONE} yet: this model's layers are timed as soon as a worker is online."
     if outlook.job.state == "failed":
-        return str((outlook.job.error or {}).get("what", "Timing this model's layers failed."))
-    return "It follows once this model's layers are timed, behind everything else that is queued."
+        return f"{NONE}: {(outlook.job.error or {}).get('what', 'timing this model failed.')}"
+    return (
+        f"{NONE} yet: it follows once this model's layers are timed, behind everything else that is queued."
+    )
 
 
 def sentences(

@@ -8,9 +8,10 @@ from app import numbers
 from app.components.live import live
 from app.components.progress import job_progress
 from app.predicting import Check, Outlook
-from app.preflight import Place, left_of, place_of, sentences, unknown_latency
+from app.preflight import NONE, Place, left_of, place_of, sentences, unknown_latency
 from app.recipes import Plain, trains
 
+UNKNOWN = "not known"
 ROWS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("MACs", "macs", numbers.count),
     ("Parameters", "parameters", numbers.count),
@@ -41,7 +42,8 @@ def estimate_panel(
         unknown = unknown_latency(outlook, place, trainable=trainable)
         rows += [_latency(recipe, outlook, unknown), _training(recipe, outlook)]
         st.markdown("\n".join(("| | Now | After |", "|:--|--:|--:|", *rows)))
-        st.caption(" ".join(("Estimates in grey.", *_about_latency(recipe, outlook, place, unknown))))
+        told = (*_about_latency(recipe, outlook, place, unknown), *_about_training(recipe, outlook))
+        st.caption(" ".join(("Estimates in grey.", *told)))
         if outlook.job is not None and outlook.job.state in ("queued", "running"):
             live("/api/state/predictors", key="live-predictor")
             job_progress(outlook.job, key="predictor")
@@ -55,7 +57,7 @@ def _estimate(
     """A row: what is known in black, what is guessed in grey italics."""
     if before is None:
         return f"| {title} | – | {_grey('after the first run')} |"
-    after = _grey("not known before") if kept is None else _guess(show(before * kept))
+    after = _grey(UNKNOWN) if kept is None else _guess(show(before * kept))
     return f"| {title} | {show(before)} | {after} |"
 
 
@@ -63,16 +65,16 @@ def _latency(recipe: Plain, outlook: Outlook, unknown: str) -> str:
     ratio = None if outlook.expected is None or unknown else outlook.expected.ratio
     if not recipe["steps"]:
         ratio = 1.0
-    told = _grey("not known before") if ratio is None else _guess(numbers.faster(ratio))
+    told = _grey(UNKNOWN) if ratio is None else _guess(numbers.faster(ratio))
     return f"| Latency | 1x | {told} |"
 
 
 def _training(recipe: Plain, outlook: Outlook) -> str:
     if not trains(recipe):
-        return "| Training time | – | none |"
+        return "| Training | – | none |"
     seconds = outlook.training_s
-    told = _grey("after a first run") if seconds is None else _guess(numbers.duration(seconds))
-    return f"| Training time | – | {told} |"
+    told = _grey(UNKNOWN) if seconds is None else _guess(numbers.duration(seconds))
+    return f"| Training | – | {told} |"
 
 
 def _guess(value: str) -> str:
@@ -88,14 +90,29 @@ def _about_latency(recipe: Plain, outlook: Outlook, place: Place, unknown: str) 
     if not recipe["steps"]:
         return
     expected, target = outlook.expected, outlook.target
-    why = unknown or (expected.why if expected is not None else "")
+    why = unknown or ("" if expected is None or not expected.why else f"{NONE}: {_inside(expected.why)}")
     if why or expected is None or target is None:
-        measured = f" The run measures it{f' on {place.name}' if place.name else ''}."
-        yield f"*No estimate of the latency: {why[:1].lower()}{why[1:]}{measured}*"
+        yield _italic(why)
         return
-    where = f"{target.software}, {target.threads} thread{'s' * (target.threads != 1)}"
-    yield f"Latency: {where}, guessed from times of this model's layers; {_checked(outlook.check)}."
+    threads = f"{target.threads} thread{'s' * (target.threads != 1)}"
+    where = f"{place.name}, {target.software}" if place.name else target.software
+    checked = _checked(outlook.check)
+    yield f"Latency: {where}, {threads}, guessed from times of this model's layers; {checked}."
     yield from expected.notes
+
+
+def _about_training(recipe: Plain, outlook: Outlook) -> Iterator[str]:
+    if trains(recipe) and outlook.training_s is None:
+        yield _italic("How long training takes is known after a first run.")
+
+
+def _italic(sentence: str) -> str:
+    return f"*{sentence}*"
+
+
+def _inside(sentence: str) -> str:
+    """As it goes on behind a colon."""
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _checked(check: Check | None) -> str:
