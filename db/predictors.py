@@ -1,16 +1,18 @@
 """What is said to the database about predictors, and about the runs that they are held against."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import jobs
 from db.models import Experiment, Job, Measurement, Predictor, Run, Stage, Variant
 
 KIND = "predictor"
-#: Of a model, the newest runs that its predictor is held against.
+#: Of earlier runs so many are looked at, the newest ones: forms ask at every change.
 MOST_RUNS = 50
 
 
@@ -21,12 +23,19 @@ def of_model(session: Session, model_id: str, code: str) -> Predictor | None:
 def ask(session: Session, model_id: str, code: str, *, queue: str) -> Predictor:
     """Found, or asked for with a job; no worker is woken, who has nothing else to do looks by himself."""
     found = of_model(session, model_id, code)
-    if found is None:
-        found = Predictor(model_id=model_id, code=code)
-        session.add(found)
-        session.flush()
-        jobs.add(session, KIND, found.id, queue=queue, request={})
-    return found
+    if found is not None:
+        return found
+    asked = Predictor(model_id=model_id, code=code)
+    try:
+        with session.begin_nested():
+            session.add(asked)
+    except IntegrityError:  # another page asked at the same moment
+        there = of_model(session, model_id, code)
+        if there is None:
+            raise
+        return there
+    jobs.add(session, KIND, asked.id, queue=queue, request={})
+    return asked
 
 
 def table_of(session: Session, key: str) -> Mapping[str, Any] | None:
@@ -43,10 +52,9 @@ def built(session: Session, predictor_id: str, key: str, table: Mapping[str, Any
 def measured_ratios(session: Session, model_id: str) -> list[tuple[str, list[Any], float, Any]]:
     """(run, recipe's steps until then, latency ratio, target) of what a model's newest runs measured.
 
-    Of every run its last stage that changed how the model is computed, and without other thresholds.
+    Of every run and target the last stage alone, and without other thresholds.
     """
-    newest = select(Run.id).join(Experiment).where(Experiment.model_id == model_id)
-    newest = newest.order_by(Run.created_at.desc()).limit(MOST_RUNS)
+    newest = _newest(select(Run.id).join(Experiment).where(Experiment.model_id == model_id))
     statement = (
         select(Stage.run_id, Stage.index, Run.recipe, Measurement.value, Measurement.target)
         .join(Run, Stage.run_id == Run.id)
@@ -61,23 +69,29 @@ def measured_ratios(session: Session, model_id: str) -> list[tuple[str, list[Any
         )
         .order_by(Stage.index)
     )
-    return [
-        (run, recipe["steps"][:index], value, target)
-        for run, index, recipe, value, target in session.execute(statement)
-        if value is not None
-    ]
+    last: dict[tuple[str, str], tuple[str, list[Any], float, Any]] = {}
+    for run, index, recipe, value, target in session.execute(statement):
+        if value is not None:
+            last[run, json.dumps(target, sort_keys=True)] = run, recipe["steps"][:index], value, target
+    return list(last.values())
 
 
 def trained_stages(session: Session, experiment_id: str) -> Sequence[tuple[str, dict[str, Any], float, str]]:
-    """(method, settings, seconds, queue) of every stage of an experiment that was really carried out."""
+    """(method, settings, seconds, queue) of the stages of an experiment's newest runs that were really
+    carried out."""
+    newest = _newest(select(Run.id).where(Run.experiment_id == experiment_id))
     statement = (
         select(Stage.method, Stage.settings, Stage.seconds, Job.queue)
         .join(Run, Stage.run_id == Run.id)
         .join(Job, Job.subject_id == Run.id)
-        .where(Run.experiment_id == experiment_id, Stage.index > 0, Stage.cached.is_(False))
+        .where(Run.id.in_(newest), Stage.index > 0, Stage.cached.is_(False))
         .order_by(Run.created_at)
     )
     return [
         (str(method), settings, seconds, queue)
         for method, settings, seconds, queue in session.execute(statement)
     ]
+
+
+def _newest(runs: Select[str]) -> Select[str]:
+    return runs.order_by(Run.created_at.desc()).limit(MOST_RUNS)

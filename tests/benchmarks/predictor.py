@@ -125,17 +125,11 @@ def measured(name: str, size: int, folder: Path) -> None:
 def table_of(name: str, model: Candidate, place: Place, folder: Path) -> Table:
     kept = folder / f"{name}.table.json"
     if not kept.exists():
-        with tempfile.TemporaryDirectory() as scratch:
-            work = Path(scratch)
-            table = build(
-                model,
-                name,
-                place,
-                torch.device("cpu"),
-                work,
-                work / "kept.json",
-                lambda p: print(name, p.text),
-            )
+        built = folder / f"{name}.networks"
+        built.mkdir(exist_ok=True)
+        table = build(
+            model, name, place, torch.device("cpu"), built, lambda p: print(name, p.text, flush=True)
+        )
         kept.write_text(table.model_dump_json())
     return Table.model_validate_json(kept.read_text())
 

@@ -39,6 +39,17 @@ class Importance(ABC):
         """
 
 
+class OfWeights(Importance):
+    """One that the weights alone tell."""
+
+    @abstractmethod
+    def of_weights(self, graph: GraphModule, seed: int) -> dict[str, Tensor]:
+        """As `scores`. seed: of the run."""
+
+    def scores(self, graph: GraphModule, context: Context) -> dict[str, Tensor]:
+        return self.of_weights(graph, context.seed)
+
+
 def calibration_batches(context: Context, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """At most SAMPLES calibration samples on the device, drawn by the seed, in batches of at most `size`.
 

@@ -5,13 +5,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from workers.base import Context
 from workers.errors import StepFailed
 from workers.graph.layer_roles import LAYERS
-from workers.importance import Importance
+from workers.importance import OfWeights
 
 
-class BatchNormScale(Importance):
+class BatchNormScale(OfWeights):
     """|γ| of the BatchNorm right behind a layer, spread evenly over the weights of the channel it scales.
 
     Layers without BatchNorm behind them are not judged.
@@ -20,7 +19,7 @@ class BatchNormScale(Importance):
     title: ClassVar[str] = "BatchNorm scale"
     source: ClassVar[str] = "Liu et al. 2017, Network Slimming (arXiv:1708.06519), section 3"
 
-    def scores(self, graph: GraphModule, context: Context) -> dict[str, Tensor]:  # noqa: ARG002
+    def of_weights(self, graph: GraphModule, seed: int) -> dict[str, Tensor]:  # noqa: ARG002
         """Raises StepFailed when no layer has a BatchNorm with a scale behind it."""
         modules = dict(graph.named_modules())
         found = {}

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from workers.base import Context
 from workers.graph.layer_roles import layer_weights
-from workers.importance import Importance
+from workers.importance import OfWeights
 
 
-class Random(Importance):
+class Random(OfWeights):
     """Independent draws from the run's seed.
 
     Their tail is heavy (1/u², u uniform), so that sums over the many weights of a channel stay as different
@@ -21,8 +20,8 @@ class Random(Importance):
     title: ClassVar[str] = "Random (control)"
     source: ClassVar[str] = "Control experiment as in Mittal et al. 2018 (arXiv:1801.10447)"
 
-    def scores(self, graph: GraphModule, context: Context) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(context.seed)
+    def of_weights(self, graph: GraphModule, seed: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
         return {
             name: (1 - torch.rand(weight.shape, generator=generator)).pow(-2)
             for name, weight in layer_weights(graph).items()

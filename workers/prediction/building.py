@@ -7,6 +7,7 @@ lock.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
@@ -22,29 +23,47 @@ from workers.prediction.timing import Timing, Took
 from workers.stages import key_of, place_of
 
 
-def build(
-    model: Candidate, key: str, place: Place, device: torch.device, folder: Path, kept: Path, tell: Tell
-) -> Table:
+def build(model: Candidate, key: str, place: Place, device: torch.device, folder: Path, tell: Tell) -> Table:
     """Raises StepFailed for an ONNX file, which has no widths to change.
 
-    key: of the table, see `table_key`. folder: for files, empty. kept: where times are noted as they are
-    taken, so that it can go on after a kill. tell: hears of every network, and may raise to break off.
+    key: of the table, see `table_key`. folder: where networks and times are kept as they are made, so that
+    it can go on after it was broken off; of this key alone. tell: hears of every network, and may raise to
+    break off.
     """
-    if model.graph is None:
-        raise StepFailed("predictor", "an ONNX file has no layers that could change.", "Bring it as a .pt2.")
-    plan, groups = read_plan(model.graph, model.spec)
-    networks = Networks(model.spec, model.graph, plan, groups, place, folder, tell)
-    timing = Timing(place, model.spec, [layer.name for layer in plan.layers], tell, kept)
-    return _Building(model.graph, plan, networks, timing).table(key, device)
+    plan, groups = read_plan(graph := _graph_of(model), model.spec)
+    networks = Networks(model.spec, graph, plan, groups, place, folder, tell)
+    names = [layer.name for layer in plan.layers]
+    timing = Timing(place, model.spec, names, tell, folder / "times.json")
+    return _Building(graph, plan, networks, timing).table(key, device)
 
 
 def table_key(model: Candidate, place: Place, device: torch.device) -> str:
-    """Of everything that a table depends on: layers and their sizes, not what they have learnt."""
-    assert model.graph is not None
-    layers = [(name, str(module)) for name, module in model.graph.named_modules() if name]
-    sizes = [(name, list(tensor.shape)) for name, tensor in model.graph.named_parameters()]
-    what = [layers, sizes, str(model.graph.code), model.spec.preprocessing.shape, str(device)]
+    """Of everything that its times depend on: layers and their sizes, not what they have learnt."""
+    graph = _graph_of(model)
+    layers = [(name, str(module)) for name, module in graph.named_modules() if name]
+    sizes = [(name, list(tensor.shape)) for name, tensor in graph.named_parameters()]
+    what = [layers, sizes, str(graph.code), model.spec.preprocessing.shape, str(device)]
     return key_of(what, place_of(place.target, place.runtime))
+
+
+def renewed(table: Table, model: Candidate) -> Table | None:
+    """The times of a model with the same key, and of this one which channels are the weakest.
+
+    None where channels hang together otherwise: other weights may hide a wrong cut.
+    """
+    plan, _ = read_plan(_graph_of(model), model.spec)
+    return table.model_copy(update={"plan": plan}) if _couplings(plan) == _couplings(table.plan) else None
+
+
+def _couplings(plan: Plan) -> list[Any]:
+    layers = [(layer.name, layer.group, layer.reads) for layer in plan.layers]
+    return [layers, [(root, group.width, group.parts) for root, group in sorted(plan.groups.items())]]
+
+
+def _graph_of(model: Candidate) -> GraphModule:
+    if model.graph is None:
+        raise StepFailed("predictor", "an ONNX file has no layers that could change.", "Bring it as a .pt2.")
+    return model.graph
 
 
 @dataclass
@@ -92,7 +111,7 @@ class _Building:
         return Written(mode=mode, macs=self.plan.macs_left(left), ratio=ratio, size=_size(file, plain))
 
     def _step(self, file: Path, left: Left, device: torch.device) -> Step:
-        graph, spec = self.networks.graphs[file], self.timing.spec
+        graph, spec = self.networks.cut(file), self.timing.spec
         update, look = step_seconds(graph, spec, device, self.plan.macs)
         return Step(macs=self.plan.macs_left(left), update=update, look=look)
 

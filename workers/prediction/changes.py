@@ -22,6 +22,7 @@ from workers.recipe import step_id
 EXITS = "Of the whole way to the end; early exits are not in it."
 OTHER = "Guessed as if the L2 norm chose the channels; this importance may choose others."
 ODD = "Roughly: few networks with widths that are no multiples of 8 were timed."
+UNFOLLOWED = "The channels of this architecture cannot be followed: none can go."
 THIN_AND_NARROW = "Times of thin layers with fewer channels are not known before."
 
 
@@ -51,6 +52,8 @@ def _pruned(times: Times, step: Method, state: State) -> State:
     assert isinstance(step, StructuredPruning)
     if step.remove_blocks:
         raise NotKnown("Which residual blocks go is found out during the run.")
+    if not times.plan.groups:
+        raise NotKnown(UNFOLLOWED)
     if state.thin:
         raise NotKnown(THIN_AND_NARROW)
     if step.layer_amounts:
@@ -62,7 +65,14 @@ def _pruned(times: Times, step: Method, state: State) -> State:
         raise NotKnown(error.what) from error
 
     def narrowed(number: int) -> dict[str, float]:
-        return plan.narrowed(number / steps, step.round_to, before=state.left, scope=step.scope, keep=keep)
+        return plan.narrowed(
+            number / steps,
+            step.round_to,
+            before=state.left,
+            scope=step.scope,
+            importance=step.importance,
+            keep=keep,
+        )
 
     measure: Mapping[str, Callable[[Shares], float]] = {
         "macs": plan.macs_left,
@@ -77,8 +87,8 @@ def _pruned(times: Times, step: Method, state: State) -> State:
         middle = (low + high) // 2
         low, high = (low, middle) if cost(narrowed(middle)) <= limit else (middle, high)
     left = narrowed(high)
-    by_norm = step.scope == "uniform" or step.importance == "l2"
-    told = (*(() if by_norm else (OTHER,)), *((ODD,) if plan.has_odd_widths(left) else ()))
+    known = step.scope == "uniform" or plan.tells(step.importance)
+    told = (*(() if known else (OTHER,)), *((ODD,) if plan.has_odd_widths(left) else ()))
     return replace(state, left=left, notes=(*state.notes, *told))
 
 
@@ -127,6 +137,8 @@ def _distilled(times: Times, step: Method, state: State) -> State:
         return state
     if step.student != "narrower" or state.thin:
         raise NotKnown("The time of such a student is not known before.")
+    if not times.plan.groups:
+        raise NotKnown(UNFOLLOWED)
     left = times.plan.narrowed(1 - step.width, step.round_to, before=state.left, upwards=True)
     odd = (ODD,) if times.plan.has_odd_widths(left) else ()
     return replace(state, left=left, notes=(*state.notes, *odd))

@@ -51,13 +51,19 @@ class Width(Frozen):
     """A group of layers that must be as wide. parts: into how many equal parts its channels fall.
 
     scores: importance of its channels by the L2 norm, relative to their mean, weakest first; of many channels
-    only so many that their course can be seen.
+    only so many that their course can be seen. others: likewise by every other importance that the weights
+    alone tell; none where it does not judge this group.
     """
 
     width: int
     parts: int = 1
     layers: tuple[str, ...] = ()
     scores: tuple[float, ...] = (1.0,)
+    others: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+
+    def scores_by(self, importance: str) -> tuple[float, ...]:
+        """By the L2 norm where this importance needs more than the weights."""
+        return self.others.get(importance, self.scores)
 
 
 #: Of every group, the share of its channels that is left.
@@ -105,6 +111,7 @@ class Plan(Frozen):
         *,
         before: Shares = NOTHING_GONE,
         scope: Literal["global", "uniform"] = "uniform",
+        importance: str = "l2",
         keep: frozenset[str] = frozenset(),
         upwards: bool = False,
     ) -> dict[str, float]:
@@ -113,8 +120,12 @@ class Plan(Frozen):
         before: what is left already. keep: layers that stay as they are, and with them all that hang together
         with them. As in `workers.pruning.choosing`; upwards: as for narrower students.
         """
-        free = {root: group for root, group in self.groups.items() if not keep & self.touched(root)}
-        weakest = _weakest(free, share) if scope == "global" else dict.fromkeys(free, share)
+        free = {
+            root: group
+            for root, group in self.groups.items()
+            if group.scores_by(importance) and not keep & self.touched(root)
+        }
+        weakest = _weakest(free, share, importance) if scope == "global" else dict.fromkeys(free, share)
         found = dict(before)
         for root, group in free.items():
             width = group.width * before.get(root, 1.0)
@@ -130,6 +141,10 @@ class Plan(Frozen):
         odd = [root for root, width in cut.items() if width % ROUND_TO and width < self.groups[root].width]
         return len(odd) / max(len(cut), 1)
 
+    def tells(self, importance: str) -> bool:
+        """False where more than the weights decide which channels are the weakest."""
+        return importance == "l2" or any(importance in group.others for group in self.groups.values())
+
     def touched(self, root: str) -> frozenset[str]:
         """Layers that a group's channels come from or go to."""
         readers = (layer.name for layer in self.layers if root in layer.reads)
@@ -142,16 +157,14 @@ def _rounded(group: Width, width: float, kept: float, round_to: int, upwards: bo
     return min(width, max(unit, units * unit))
 
 
-def _weakest(groups: Mapping[str, Width], share: float) -> dict[str, float]:
+def _weakest(groups: Mapping[str, Width], share: float, importance: str) -> dict[str, float]:
     """Of every group, the share of its channels that is among the weakest `share` of all."""
-    each = [(score, group.width / len(group.scores)) for group in groups.values() for score in group.scores]
+    scores = {root: group.scores_by(importance) for root, group in groups.items()}
+    each = [(score, groups[root].width / len(course)) for root, course in scores.items() for score in course]
     left = float(round(share * sum(group.width for group in groups.values())))
     limit = 0.0
     for score, channels in sorted(each):
         if left < channels - 1e-6:
             break
         limit, left = score, left - channels
-    return {
-        root: sum(score <= limit for score in group.scores) / len(group.scores)
-        for root, group in groups.items()
-    }
+    return {root: sum(score <= limit for score in course) / len(course) for root, course in scores.items()}

@@ -11,15 +11,19 @@ from torch.fx import GraphModule
 from workers.base import ModelSpec
 from workers.errors import StepFailed
 from workers.factors.decompose import can_decompose, full_ranks, kept_energies
-from workers.graph.layer_roles import LAYERS, layer_weights
+from workers.graph.layer_roles import LAYERS
+from workers.importance import IMPORTANCES, OfWeights
+from workers.importance.l2 import L2
 from workers.measures.macs import count_macs
 from workers.prediction.plan import ENERGIES, Layer, Plan, Width
-from workers.pruning.following import follow
-from workers.pruning.groups import Group
+from workers.pruning.following import copied, follow
+from workers.pruning.groups import CannotFollow, Group, find_groups
 from workers.pruning.search import sample_input
 
 #: Of a group's importances, so many are kept.
 SCORES = 64
+#: Of runs, where they leave it as it is; with another one, random scores fall otherwise.
+SEED = 0
 #: Singular values of larger matrices take too long.
 MOST_RANKS = 2048
 
@@ -28,31 +32,59 @@ def read_plan(graph: GraphModule, spec: ModelSpec) -> tuple[Plan, tuple[Group, .
     """The plan, and the groups as pruning finds them; none for an architecture that cannot be followed."""
     sample = sample_input(spec, seed=0)
     try:
-        groups = follow(graph, sample, _energies(graph), frozenset()).groups
+        groups = follow(graph, sample, L2().of_weights(graph, SEED), frozenset()).groups
     except StepFailed:
         groups = ()
     groups = tuple(group for group in groups if len(group.scores))
     plan = Plan(
         layers=_layers(graph, sample[:1], groups),
-        groups={group.root: _width(group) for group in groups},
+        groups=_widths(graph, sample, groups),
         macs=count_macs(graph, spec),
         parameters=sum(parameter.numel() for parameter in graph.parameters()),
     )
     return plan, groups
 
 
-def _energies(graph: GraphModule) -> dict[str, torch.Tensor]:
-    """Of every weight, as the importance `l2` has it."""
-    return {name: weight.detach().square() for name, weight in layer_weights(graph).items()}
+def _widths(graph: GraphModule, sample: torch.Tensor, groups: Sequence[Group]) -> dict[str, Width]:
+    others: dict[str, dict[str, tuple[float, ...]]] = {group.root: {} for group in groups}
+    for name, kind in IMPORTANCES.items():
+        if issubclass(kind, OfWeights) and kind is not L2 and groups:
+            for group in _judged(graph, sample, groups, kind()):
+                others[group.root][name] = _course(group.scores)
+    return {
+        group.root: Width(
+            width=group.width,
+            parts=group.parts,
+            layers=group.layers,
+            scores=_course(group.scores),
+            others=others[group.root],
+        )
+        for group in groups
+    }
 
 
-def _width(group: Group) -> Width:
-    scores = (group.scores / group.scores.mean().clamp(min=1e-30)).numpy()
-    if len(scores) > SCORES:
-        scores = np.quantile(scores, (np.arange(SCORES) + 0.5) / SCORES)
-    return Width(
-        width=group.width, parts=group.parts, layers=group.layers, scores=tuple(map(float, np.sort(scores)))
-    )
+def _judged(
+    graph: GraphModule, sample: torch.Tensor, groups: Sequence[Group], importance: OfWeights
+) -> list[Group]:
+    """The same groups by another importance; none where it judges none of them."""
+    roots = {layer for group in groups for layer in group.layers}
+    try:
+        scores = importance.of_weights(graph, SEED)
+        found = find_groups(copied(graph), sample, scores, roots=roots)
+    except (StepFailed, CannotFollow):
+        return []
+    known = {group.root for group in groups}
+    return [group for group in found if group.root in known]
+
+
+def _course(scores: torch.Tensor) -> tuple[float, ...]:
+    """Relative to their mean, weakest first."""
+    if not len(scores):
+        return ()
+    relative = (scores / scores.mean().clamp(min=1e-30)).numpy()
+    if len(relative) > SCORES:
+        relative = np.quantile(relative, (np.arange(SCORES) + 0.5) / SCORES)
+    return tuple(map(float, np.sort(relative)))
 
 
 def _layers(graph: GraphModule, sample: torch.Tensor, groups: Sequence[Group]) -> tuple[Layer, ...]:

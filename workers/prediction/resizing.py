@@ -1,28 +1,36 @@
 """The file of a narrower network, made from the file of the wide one: exporting anew takes minutes."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import ModelProto, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule
 
-from workers.prediction.profile import layer_nodes
+from workers.graph.layer_roles import layer_weights
+from workers.profiling.matching import Layers
 
 
-def resized(model: ModelProto, wide: GraphModule, narrow: GraphModule, layers: Sequence[str]) -> ModelProto:
-    """A copy of `model`, the export of `wide`, with the shapes of `narrow`; its numbers mean nothing.
+def resized(file: Path, wide: GraphModule, narrow: GraphModule) -> ModelProto:
+    """As the file holds it, the export of `wide`, with the shapes of `narrow`; its numbers mean nothing.
 
     Every weight is cut to its new shape; biases into which normalization was folded follow their weight.
     Whether it is right shows when it is run: sizes that do not fit are an error of the runtime.
     """
-    made = ModelProto()
-    made.CopyFrom(model)
-    shapes = _shapes(model, wide, narrow, layers)
-    for node, layer in layer_nodes(made, layers):
-        for attribute in node.attribute:
-            if attribute.name == "group":
-                attribute.i = int(getattr(narrow.get_submodule(layer), "groups", 1))
+    made = onnx.load(file)
+    shapes = {name: tuple(tensor.shape) for name, tensor in _tensors(narrow).items()}
+    groups: dict[str, int] = {}
+    for node, weight, layer in Layers(file, ()).products():
+        before, after = (_weight(graph, layer) for graph in (wide, narrow))
+        if before is None or after is None:
+            continue
+        transposed = len(before) == 2 and tuple(weight.dims) == before[::-1] != before
+        shapes[weight.name] = after[::-1] if transposed else after
+        if len(node.input) > 2:
+            shapes[node.input[2]] = after[:1]
+        groups[node.output[0]] = int(getattr(narrow.get_submodule(layer), "groups", 1))
+    _regroup(made, groups)
     _flatten_any(made)
     for tensor in made.graph.initializer:
         shape = shapes.get(tensor.name)
@@ -32,19 +40,12 @@ def resized(model: ModelProto, wide: GraphModule, narrow: GraphModule, layers: S
     return made
 
 
-def _shapes(
-    model: ModelProto, wide: GraphModule, narrow: GraphModule, layers: Sequence[str]
-) -> dict[str, tuple[int, ...]]:
-    """What the initializers become whose size is known."""
-    found = {name: tuple(tensor.shape) for name, tensor in _tensors(narrow).items()}
-    sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    for node, layer in layer_nodes(model, layers):
-        before, after = (_weight(graph, layer) for graph in (wide, narrow))
-        transposed = len(before) == 2 and sizes[node.input[1]] == before[::-1] != before
-        found[node.input[1]] = after[::-1] if transposed else after
-        if len(node.input) > 2:
-            found[node.input[2]] = after[:1]
-    return found
+def _regroup(model: ModelProto, groups: dict[str, int]) -> None:
+    """groups: of convolutions, by what they make."""
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "group" and node.output[0] in groups:
+                attribute.i = groups[node.output[0]]
 
 
 def _flatten_any(model: ModelProto) -> None:
@@ -65,7 +66,7 @@ def _tensors(graph: GraphModule) -> dict[str, Tensor]:
     return dict(graph.named_parameters()) | dict(graph.named_buffers())
 
 
-def _weight(graph: GraphModule, layer: str) -> tuple[int, ...]:
-    module = graph.get_submodule(layer)
-    assert isinstance(module, nn.Conv2d | nn.Linear)
-    return tuple(module.weight.shape)
+def _weight(graph: GraphModule, layer: str) -> tuple[int, ...] | None:
+    """None where the name is no layer's."""
+    weight = layer_weights(graph).get(f"{layer}.weight")
+    return None if weight is None else tuple(weight.shape)

@@ -14,8 +14,9 @@ from scipy.optimize import nnls
 from workers.prediction.plan import Plan, Shares
 from workers.prediction.table import Row
 
-#: Channels are computed in blocks of so many, full or not (ONNX Runtime's NCHWc and every SIMD kernel).
-BLOCK = 8
+#: Channels are computed in blocks, full or not, of as many numbers as the processor takes at once: 16 with
+#: AVX-512, else 8 (ONNX Runtime's NCHWc, SIMD kernels). Inputs that fill no block are read one by one.
+BLOCKS = (8, 16)
 #: Reach of a correction, in shares of channels, and how little rows are trusted against the smooth.
 REACH, RIDGE, RIDGE_WHOLE = 0.3, 0.1, 0.05
 #: The model as it is must come out right: it counts as so many rows.
@@ -27,27 +28,30 @@ class Surface:
 
     def __init__(self, plan: Plan, rows: Sequence[Row]) -> None:
         self.plan, self.rows = plan, rows
+        self.block = min(BLOCKS, key=self._misfit)
+
+    def _misfit(self, block: int) -> float:
+        """How far the costs alone stay from the rows' times."""
+        costs = self._costs(np.array([self._places(row.left, block) for row in self.rows]))
+        return float(
+            sum(nnls(costs[:, at], self._times[:, at])[1] ** 2 for at in range(len(self.plan.layers)))
+        )
 
     def ratio(self, left: Shares, factors: Mapping[str, float] | None = None) -> float:
         """Time relative to the model in float32. factors: by which layers are faster or slower."""
         if not self.plan.layers:
             return self.rows[0].ratio
-        places = self._places(left)
+        places = self._places(left, self.block)
         scale = [(factors or {}).get(layer.name, 1.0) for layer in self.plan.layers]
         return float(self._layers(places) @ scale) * self._whole(places)
 
-    def layers(self, left: Shares) -> dict[str, float]:
-        """Share of the time that each layer takes."""
-        times = self._layers(self._places(left))
-        return {layer.name: float(time) for layer, time in zip(self.plan.layers, times, strict=True)}
-
-    def _places(self, left: Shares) -> np.ndarray:
+    def _places(self, left: Shares, block: int) -> np.ndarray:
         """(layers, 2): inputs and outputs that are computed, as shares of those of the model as it is."""
         return np.array(
             [
                 (
-                    _blocks(self.plan.inputs_of(layer, left)) / _blocks(layer.inputs),
-                    _blocks(self.plan.outputs_of(layer, left)) / _blocks(layer.outputs),
+                    _read(self.plan.inputs_of(layer, left), block) / _read(layer.inputs, block),
+                    _filled(self.plan.outputs_of(layer, left), block) / _filled(layer.outputs, block),
                 )
                 for layer in self.plan.layers
             ]
@@ -71,16 +75,21 @@ class Surface:
     @cached_property
     def _known(self) -> np.ndarray:
         """(rows, layers, 2)"""
-        return np.array([self._places(row.left) for row in self.rows])
+        return np.array([self._places(row.left, self.block) for row in self.rows])
+
+    @cached_property
+    def _times(self) -> np.ndarray:
+        """(rows, layers)"""
+        return np.array(
+            [[row.layers.get(layer.name, 0.0) for layer in self.plan.layers] for row in self.rows]
+        )
 
     @cached_property
     def _fitted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Coefficients (layers, 4); of the rows, places (rows, layers, 2) and weights (rows, layers)."""
         known = self._known
         costs = self._costs(known)
-        times = np.array(
-            [[row.layers.get(layer.name, 0.0) for layer in self.plan.layers] for row in self.rows]
-        )
+        times = self._times
         trust = np.ones(len(self.rows))
         trust[0] = WEIGHT_OF_THE_FIRST
         coefficients = np.array(
@@ -110,5 +119,9 @@ class Surface:
         return sizes, np.linalg.solve(near + RIDGE_WHOLE * np.eye(len(sizes)), errors)
 
 
-def _blocks(channels: float) -> float:
-    return float(np.ceil(round(channels, 6) / BLOCK))
+def _filled(channels: float, block: int) -> float:
+    return float(np.ceil(round(channels, 6) / block)) * block
+
+
+def _read(channels: float, block: int) -> float:
+    return _filled(channels, min(BLOCKS) if channels < block else block)

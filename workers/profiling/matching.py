@@ -68,6 +68,14 @@ class Layers:
         """None for what the runtime added: other orders of numbers, other number formats."""
         return self._found.get(id(operator))
 
+    def products(self) -> Iterator[tuple[NodeProto, TensorProto, str]]:
+        """Nodes of the file that multiply with a module's weight: with the weight and the module's name."""
+        for node in self._nodes:
+            weight = self._weight(node) if node.op_type in PRODUCTS else None
+            name, known = self._name(node, weight)
+            if weight is not None and known:
+                yield node, weight, name
+
     def _anchor(self, operator: Operator) -> int | None:
         """Index of the node after which an operator is called, or whose tensor it makes."""
         if operator.kind in ADDED or operator.kind in WITH_GRAPHS:

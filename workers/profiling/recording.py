@@ -75,6 +75,7 @@ def record(
     *,
     seconds: float = 6.0,
     seed: int = 0,
+    threads: int = THREADS,
     tell: Callable[[Progress], None] = lambda _: None,
 ) -> list[Recording]:
     """One recording per file. seconds: for the calls of one file; slow ones take longer.
@@ -89,13 +90,13 @@ def record(
         written: list[tuple[Bookkeeping, list[tuple[Path, int]]]] = []
         rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, MAX_EVENTS // max(map(len, made))))
         limit = seconds * len(files) / SITTINGS
-        with alone(THREADS) as is_pinned:
+        with alone(threads) as is_pinned:
             for sitting in range(SITTINGS):
                 first = samples[sitting * rounds % len(samples) :]
-                sat = _Sitting(files, Path(folder), generator)
+                sat = _Sitting(files, Path(folder), generator, threads)
                 whole = sat.call([*first, *samples], rounds, limit)
                 rounds, limit = len(whole), np.inf  # as many in every sitting
-                written.append((measure_bookkeeping(THREADS, Path(folder)), sat.end()))
+                written.append((measure_bookkeeping(threads, Path(folder)), sat.end()))
                 for index, recording in enumerate(recordings):
                     recording.whole_us.append(1e6 * whole[:, index, 0])
                     recording.disturbed += float(whole[:, index, 1].mean()) / SITTINGS
@@ -110,13 +111,15 @@ def record(
 class _Sitting:
     """All files opened anew, each with and without the profile."""
 
-    def __init__(self, files: Sequence[Path], folder: Path, generator: np.random.Generator) -> None:
-        self._generator, self._warm = generator, 0
+    def __init__(
+        self, files: Sequence[Path], folder: Path, generator: np.random.Generator, threads: int
+    ) -> None:
+        self._generator, self._threads, self._warm = generator, threads, 0
         self._profiled: list[ort.InferenceSession] = []
         self._plain: list[OnnxRuntimeSession] = []
         for file in files:
-            self._profiled.append(opened(file, session_options(THREADS, profile=folder / "profile")))
-            self._plain.append(OnnxRuntimeSession(opened(file, session_options(THREADS))))
+            self._profiled.append(opened(file, session_options(threads, profile=folder / "profile")))
+            self._plain.append(OnnxRuntimeSession(opened(file, session_options(threads))))
 
     def call(self, samples: Sequence[np.ndarray], rounds: int, seconds: float) -> np.ndarray:
         """(rounds, files, 2): seconds of the calls without the profile, and 1 where they were disturbed.
@@ -143,7 +146,7 @@ class _Sitting:
                 else:
                     self._run(index, profiled, inputs)
                     start_s = time.thread_time()
-                    wall_s, disturbed = self._plain[index].timed(inputs, THREADS)
+                    wall_s, disturbed = self._plain[index].timed(inputs, self._threads)
                     on_core_s = time.thread_time() - start_s
                     found[number, index] = on_core_s if disturbed else wall_s, disturbed
             spent_s += 4 * float(found[number, :, 0].sum())

@@ -1,17 +1,19 @@
 """Kind `predictor`: a model's layers are timed at several widths, so that forms can guess latencies."""
 
 import logging
+import shutil
+from pathlib import Path
 
 import torch
 
-from db import predictors
+from db import jobs, predictors
 from db.models import Model, Predictor
 from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Progress
 from workers.places import USUAL, choose
-from workers.prediction.building import build, table_key
-from workers.prediction.reading import read_plan
+from workers.prediction.building import build, renewed, table_key
+from workers.prediction.table import Table
 from workers.work.files import open_model_of
 
 log = logging.getLogger(__name__)
@@ -27,21 +29,31 @@ def do(assignment: Assignment) -> None:
     place, device = choose(USUAL, settings.threads).steps, torch.device(settings.device)
     key = table_key(model, place, device)
     with reading(settings.database) as session:
-        table = predictors.table_of(session, key)
+        known = predictors.table_of(session, key)
+    table = None if known is None else renewed(Table.model_validate(known), model)
+    folder = _folder(assignment)
     if table is None:
-        folder = settings.data / "predictors"
-        folder.mkdir(exist_ok=True)
-        kept = folder / f"{key}.json"
+        kept = folder / key
+        kept.mkdir(parents=True, exist_ok=True)
 
         def tell(progress: Progress) -> None:
             assignment.give_way()
             assignment.tell(f"Timing layers: {progress.text}", share=progress.share)
 
-        table = build(model, key, place, device, assignment.folder, kept, tell).model_dump(mode="json")
-        kept.unlink(missing_ok=True)
-    else:  # layers as wide, but what they have learnt decides which channels go and which ranks stay
-        assert model.graph is not None
-        table = {**table, "plan": read_plan(model.graph, model.spec)[0].model_dump(mode="json")}
-    built = table
+        table = build(model, key, place, device, kept, tell)
+    built = table.model_dump(mode="json")
     assignment.write(lambda session: predictors.built(session, subject_id, key, built))
+    shutil.rmtree(folder, ignore_errors=True)
     log.info("table %s", key)
+
+
+def _folder(assignment: Assignment) -> Path:
+    """Where this predictor's networks are kept between attempts; those of jobs that ended are removed."""
+    every = assignment.settings.data / "predictors"
+    found = list(every.iterdir()) if every.exists() else []
+    with reading(assignment.settings.database) as session:
+        alive = {job.subject_id for job in jobs.active(session, (predictors.KIND,))}
+    for folder in found:
+        if folder.name not in alive:
+            shutil.rmtree(folder, ignore_errors=True)
+    return every / assignment.job.subject_id

@@ -197,7 +197,7 @@ def test_other_runtimes_have_no_estimate(
     plan: Plan,
 ) -> None:
     keep(plan)
-    global_by_chance = {**PRUNED, "scope": "global", "importance": "random"}
+    global_by_chance = {**PRUNED, "scope": "global", "importance": "taylor"}
     assert OTHER in told(page_of(visit, global_by_chance))
     page = page_of(visit, global_by_chance, runtime="openvino")
     assert numbers(page)["Latency"][1] == "not known"

@@ -40,6 +40,8 @@ def plan(graph: Any) -> Plan:
     [
         {"amount": 0.3},
         {"amount": 0.7, "scope": "global"},
+        {"amount": 0.5, "scope": "global", "importance": "random"},
+        {"amount": 0.5, "scope": "global", "importance": "l1"},
         {"amount": 0.5, "amount_of": "parameters"},
         {"amount": 0.5, "round_to": 16},
     ],
@@ -71,9 +73,10 @@ def test_pruning_leads_where_the_step_leads(
 def test_channels_that_another_importance_chooses_are_guessed_with_a_warning(plan: Plan) -> None:
     """Only where groups lose differently does it matter which importance chose."""
     for scope, importance, told in (
-        ("uniform", "random", ()),
+        ("uniform", "taylor", ()),
         ("global", "l2", ()),
-        ("global", "random", (OTHER,)),
+        ("global", "random", ()),
+        ("global", "taylor", (OTHER,)),
     ):
         pruning = step("structured_pruning", scope=scope, importance=importance)
         assert Predictor(table(plan)).expect([pruning]).notes == told

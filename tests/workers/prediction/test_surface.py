@@ -63,6 +63,27 @@ def test_narrower_is_never_slower(plan: Plan) -> None:
 def test_half_the_time_of_a_layer_is_saved(plan: Plan) -> None:
     """By hand: the layer's own share, halved."""
     found = surface(plan)
-    layer = max(plan.layers, key=lambda layer: layer.macs).name
-    share = found.layers({})[layer]
-    assert found.ratio({}) - found.ratio({}, {layer: 0.5}) == pytest.approx(share / 2, rel=0.02)
+    layer = max(plan.layers, key=lambda layer: layer.macs)
+    share = bent(plan, layer, {}) / row(plan, {}, bent).ratio
+    saved = 1 - found.ratio({}, {layer.name: 0.5}) / found.ratio({})
+    assert saved == pytest.approx(share / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("block", [8, 16])
+def test_channels_are_computed_in_the_blocks_of_the_processor(plan: Plan, block: int) -> None:
+    """Some processors compute 24 channels as 32; inputs that fill no block are read one by one."""
+
+    def blocked(plan: Plan, layer: Layer, left: Shares) -> float:
+        inputs, outputs = plan.inputs_of(layer, left), plan.outputs_of(layer, left)
+        full = -(-outputs // block) * block * (inputs if inputs < block else -(-inputs // block) * block)
+        return 0.1 + full / (layer.inputs * layer.outputs)
+
+    lefts = [{}, *(plan.narrowed(share / 8, 8) for share in (4, 2, 6, 1, 3, 5, 7))]
+    found = Surface(
+        plan, [row(plan, left, blocked) for left in (*lefts, *(chance(plan, n) for n in range(6)))]
+    )
+    assert found.block == block
+    for number in (50, 51, 52):
+        left = chance(plan, number)
+        exact = row(plan, left, blocked).ratio
+        assert found.ratio(left) == pytest.approx(exact, rel=0.01)
