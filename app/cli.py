@@ -113,7 +113,9 @@ def web() -> None:
 
 @app.command()
 def doctor(
-    worker: Annotated[bool, typer.Option("--worker", help="Only whether a worker is online.")] = False,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Only whether a worker of this host is online.")
+    ] = False,
 ) -> None:
     """Say what is missing on this machine and the command that adds it."""
     from app import doctor as checks

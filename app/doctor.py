@@ -21,6 +21,7 @@ from db import workers
 from db.session import reading
 from db.settings import Settings
 from workers.errors import ParedownError
+from workers.watcher import name_here
 
 ENOUGH_GB = 5
 
@@ -42,10 +43,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 
 def worker_online(settings: Settings) -> bool:
-    """For a container's health check: a worker was seen lately."""
+    """For a container's health check: its own worker was seen lately, whatever others do."""
     try:
         with reading(settings.database) as session:
-            return bool(workers.online(session))
+            online = workers.online(session)
+            return any(worker.id.rpartition("-")[0] == name_here(worker.queues) for worker in online)
     except SQLAlchemyError:
         return False
 

@@ -168,13 +168,18 @@ def _name_lock(data: Path, queues: Sequence[str]) -> FileLock:
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
-        lock = FileLock(folder / f"{socket.gethostname()}-{'+'.join(queues)}-{number}.lock")
+        lock = FileLock(folder / f"{name_here(queues)}-{number}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
             number += 1
         else:
             return lock
+
+
+def name_here(queues: Sequence[str]) -> str:
+    """What this host's workers of these queues are called, but for their number."""
+    return f"{socket.gethostname()}-{'+'.join(queues)}"
 
 
 def sweep(data: Path) -> None:
