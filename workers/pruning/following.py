@@ -12,10 +12,10 @@ from torch.fx import GraphModule
 from workers.errors import StepFailed
 from workers.graph.deadline import deadline
 from workers.graph.layer_roles import LAYERS, inner_layers, output_layers
-from workers.pruning.groups import CannotFollow, Group, cut, find_groups
+from workers.pruning.groups import CannotFollow, Group, TookTooLong, cut, find_groups
 
-#: torch-pruning's search runs for ever on some architectures.
-GROUP_SEARCH_SECONDS = 60.0
+#: For all that is tried with one choice of layers: a vision transformer takes 45 s of a processor.
+ATTEMPT_SECONDS = 300.0
 #: More groups are not tried one by one: each takes a second or two.
 MANY = 24
 #: What may stand between layers and mix or reorder their channels, by the name of the function.
@@ -59,23 +59,34 @@ def follow(
     why = ""
     for roots in ([name for name in layers if name not in outputs], inner):
         try:
-            with deadline(GROUP_SEARCH_SECONDS):
-                groups = find_groups(copied(graph), sample, scores, roots=set(roots), keep=keep)
+            with deadline(ATTEMPT_SECONDS):
+                groups = _attempt(graph, sample, scores, set(roots), keep)
         except (CannotFollow, TimeoutError) as error:
             why = why or str(error)
             continue
-        if groups and holds(graph, sample, groups):
-            return Followed(tuple(groups), _notes(graph, groups, layers, outputs | keep, why))
-        groups = _separately(graph, sample, groups)
-        if groups and holds(graph, sample, groups):
+        if groups:
             return Followed(tuple(groups), _notes(graph, groups, layers, outputs | keep, why))
     raise StepFailed(
         "structured_pruning", _nothing_to_follow(graph, layers, keep, why), "Leave this step out."
     )
 
 
+def _attempt(
+    graph: GraphModule, sample: Tensor, scores: Mapping[str, Tensor], roots: set[str], keep: frozenset[str]
+) -> list[Group]:
+    """All groups of these layers if they hold together, else those that hold alone; may be none."""
+    groups = find_groups(copied(graph), sample, scores, roots=roots, keep=keep)
+    if groups and not holds(graph, sample, groups):
+        groups = _separately(graph, sample, groups)
+        return groups if groups and holds(graph, sample, groups) else []
+    return groups
+
+
 def holds(graph: GraphModule, sample: Tensor, groups: Sequence[Group]) -> bool:
-    """True when half of the channels of all groups can be cut from a copy and the comparison passes."""
+    """True when half of the channels of all groups can be cut from a copy and the comparison passes.
+
+    Raises TookTooLong when that does not come to an end.
+    """
     dropped = {
         group.root: group.channels(torch.arange(group.width // group.parts)[::2])
         for group in groups
@@ -83,6 +94,8 @@ def holds(graph: GraphModule, sample: Tensor, groups: Sequence[Group]) -> bool:
     }
     try:
         cut(copied(graph), sample, dropped)
+    except TookTooLong:
+        raise
     except CannotFollow:
         return False
     return True

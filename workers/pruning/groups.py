@@ -16,6 +16,10 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from workers.graph.deadline import deadline
+
+#: torch-pruning's search runs for ever on some architectures.
+SEARCH_SECONDS = 60.0
 #: Largest difference of a logit, relative to the largest logit, that other orders of addition explain.
 TOLERANCE = 1e-3
 _OUT = (tp.prune_conv_out_channels, tp.prune_linear_out_channels, tp.prune_depthwise_conv_out_channels)
@@ -24,6 +28,19 @@ _IN = (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
 
 class CannotFollow(Exception):
     """The dependency graph fails on this architecture, or cuts other channels than it says."""
+
+
+class TookTooLong(CannotFollow):
+    """It did not come to an end."""
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        with deadline(SEARCH_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise TookTooLong(f"the search for coupled channels {error}") from error
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ class Group:
         return [int(channel) for channel in (offsets + slots).flatten()]
 
 
+@_in_time()
 def find_groups(
     graph: GraphModule,
     sample: Tensor,
@@ -59,7 +77,7 @@ def find_groups(
 ) -> list[Group]:
     """Groups made of layers in `roots` alone that touch no layer in `keep`; no weight may be frozen.
 
-    Raises CannotFollow when not a single group could be followed; may run for ever.
+    Raises CannotFollow when not a single group could be followed in time.
     """
     names = {module: name for name, module in graph.named_modules()}
     groups, failures, seen = [], [], set()
@@ -81,11 +99,12 @@ def find_groups(
     return groups
 
 
+@_in_time()
 def cut(graph: GraphModule, sample: Tensor, dropped: Mapping[str, Sequence[int]]) -> None:
     """Remove the channels `dropped` of each root, and what depends on them, in place.
 
-    Raises CannotFollow when what is left does not compute what the whole network does without them;
-    `graph` is then spoilt.
+    Raises CannotFollow when what is left does not compute what the whole network does without them, or
+    when that takes too long; `graph` is then spoilt.
     """
     with _failures_told():
         dependencies = _follow(graph, sample)

@@ -2,7 +2,6 @@
 channels that must go from weights written by hand, validity by running and training.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +31,6 @@ from workers.errors import StepFailed
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
 from workers.methods.structured_pruning import StructuredPruning
-from workers.pruning import following
 
 
 @pytest.fixture(autouse=True)
@@ -200,15 +198,6 @@ def test_an_architecture_that_cannot_be_followed(tmp_path: Path, monkeypatch: py
         StepFailed, match=r"cannot be followed \(KeyError: 'no such group'\)\. Leave this step"
     ):
         prune(model_of(chain()), tmp_path)
-
-
-def test_a_search_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "GROUP_SEARCH_SECONDS", 0.2)
-    monkeypatch.setattr(tp.DependencyGraph, "get_pruning_group", lambda *_, **__: time.sleep(60))
-    started = time.monotonic()
-    with pytest.raises(StepFailed, match="took over 0 s"):
-        prune(model_of(chain()), tmp_path)
-    assert time.monotonic() - started < 10
 
 
 def test_the_given_model_is_left_as_it_is(tmp_path: Path) -> None:
