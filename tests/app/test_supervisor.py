@@ -12,7 +12,9 @@ import pytest
 
 from app.supervisor import Child, Supervisor, free_port
 from db.settings import Settings
-from tests.faults.plant import wait_for
+from tests.faults.plant import ENDS_SECONDS, shared, wait_for
+from tests.support.browser import visiting
+from tests.support.web import EVERYTHING, serving
 from workers.errors import ParedownError
 
 
@@ -49,6 +51,18 @@ def test_what_dies_is_started_again_after_growing_pauses(tmp_path: Path) -> None
     assert dying.process is not None
     dying.process.wait()
     assert dying.log.read_text().count("here") == 4
+
+
+def test_ctrl_c_ends_everything_while_a_page_is_open(tmp_path: Path) -> None:
+    """Broker, web, worker and its process for jobs."""
+    with serving(tmp_path, EVERYTHING, broker_url="") as web, visiting(web.address) as page:
+        page.get_by_role("link", name="Trade-offs").wait_for()
+        supervisor = psutil.Process(web.pid)
+        wait_for(lambda: len(supervisor.children(recursive=True)) == 4, "all four")
+        everything = [supervisor, *supervisor.children(recursive=True)]
+        supervisor.send_signal(signal.SIGINT)
+        assert psutil.wait_procs(everything, timeout=shared(ENDS_SECONDS))[1] == []
+    assert not web.settings.broker_socket.parent.exists()
 
 
 def starts(code: str) -> str:

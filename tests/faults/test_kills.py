@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.faults.plant import Plant, wait_for
+from tests.faults.plant import MOVES_SECONDS, Plant, shared, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,13 @@ def test_each_part_killed_in_mid_training(plant: Plant) -> None:
     for part in ("broker", "job", "worker", "supervisor", "web"):
         before = plant.job(job_id)
         plant.kill(part)
-        took = plant.wait_until_training(job_id)
-        print(f"{part}: two epochs further after {took:.1f} s")
+        took = plant.wait_until_training(job_id, more=1, seconds=shared(MOVES_SECONDS))
+        print(f"{part}: an epoch further after {took:.1f} s")
         assert plant.job(job_id).attempt - before.attempt == (part in ("job", "worker", "supervisor"))
+    print(f"Ctrl-C: nothing left after {plant.interrupt():.1f} s")
+    plant.start()
+    took = plant.wait_until_training(job_id, more=1, seconds=shared(MOVES_SECONDS))
+    print(f"Ctrl-C, started again: an epoch further after {took:.1f} s")
     check_done(plant, job_id, run_id)
 
 
@@ -60,7 +64,7 @@ def test_cancel_ends_the_process_and_what_it_started(plant: Plant) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_twenty_kills_at_random_times(plant: Plant) -> None:
-    """After each the job gets on (an epoch, a stage, its end) before the next one."""
+    """After each the job is at work again in time: an epoch, its end, or what it says of a stage."""
     chance = random.Random(0)
     job_id, run_id = plant.queue_run(epochs=60)
     for kill in range(1, 21):
@@ -70,8 +74,9 @@ def test_twenty_kills_at_random_times(plant: Plant) -> None:
             job_id, run_id = plant.queue_run(epochs=60, seed=kill)
         part = chance.choice(["job", "worker", "broker", "supervisor"])
         wait_for(partial(plant.part, part), f"the {part}")
-        before = plant.progress(job_id, run_id)
         plant.kill(part)
-        took = wait_for(partial(plant.moved_on, job_id, run_id, before), f"a move after {part}")
+        before = plant.progress(job_id, run_id)
+        moved = partial(plant.moved_on, job_id, run_id, before)
+        took = wait_for(moved, f"a move after {part}", shared(MOVES_SECONDS))
         print(f"{kill} {part}: {before}, on after {took:.1f} s")
     check_done(plant, job_id, run_id)
