@@ -171,7 +171,7 @@ class Plant:
         return wait_for(lambda: self.epochs(job_id) >= wanted, f"{more} epochs more", seconds)
 
     def wait_until_ended(self, job_id: str) -> Job:
-        wait_for(lambda: self.job(job_id).ended_at is not None, "the job's end", 2 * PATIENCE_SECONDS)
+        wait_for(lambda: self.job(job_id).ended_at is not None, "the job's end", shared(2 * PATIENCE_SECONDS))
         return self.job(job_id)
 
     def wait_until_imported(self) -> None:
