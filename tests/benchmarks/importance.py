@@ -131,6 +131,7 @@ def report(found: Accuracies, whole: float, options: argparse.Namespace) -> str:
         f"Test accuracy in % against the share of MACs removed; {100 * whole:.1f} before. Mean of {SEEDS} "
         "seeds, which draw calibration samples and control, ± the standard deviation where they matter.",
     ]
+    parts += [claim(found, anew) for anew in (True, False)]
     for scope, anew in itertools.product(SCOPES, (False, True)):
         norms = "BatchNorm statistics taken anew" if anew else "BatchNorm statistics of before"
         parts.append(f"## {scope.capitalize()} scope, {norms}")
@@ -141,6 +142,28 @@ def report(found: Accuracies, whole: float, options: argparse.Namespace) -> str:
         f"{options.dataset}` on {host.cpu}, torch {packages['torch']}."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def claim(found: Accuracies, anew: bool) -> str:
+    """Which importances beat the control, by the means: that is what may be said elsewhere."""
+    cells = list(itertools.product(SCOPES, AMOUNTS))
+    better = {
+        name: sum(
+            np.mean(found[scope, anew, name, amount]) > np.mean(found[scope, anew, "random", amount])
+            for scope, amount in cells
+        )
+        for name in IMPORTANCES
+        if name != "random"
+    }
+    always = [name for name, times in better.items() if times == len(cells)]
+    told = [
+        f"{name} in {times} of {len(cells)} cases" for name, times in better.items() if name not in always
+    ]
+    norms = "taken anew, as `structured_pruning` does" if anew else "of before"
+    return (
+        f"Better than random with BatchNorm statistics {norms}: at every amount in both scopes "
+        f"{', '.join(always) or 'none'}{''.join('; ' + each for each in told)}."
+    )
 
 
 def table(found: Accuracies, scope: Scope, anew: bool) -> str:

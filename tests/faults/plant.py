@@ -166,12 +166,16 @@ class Plant:
         return now[2] or now[:2] != before[:2] or now[3] not in ("", before[3])
 
     def wait_until_training(self, job_id: str, more: int = 2, seconds: float = PATIENCE_SECONDS) -> float:
-        """Until that many epochs more than now are kept."""
+        """Until that many epochs more than now are kept, or the job has ended."""
         wanted = self.epochs(job_id) + more
-        return wait_for(lambda: self.epochs(job_id) >= wanted, f"{more} epochs more", seconds)
+
+        def further() -> bool:
+            return self.epochs(job_id) >= wanted or self.job(job_id).ended_at is not None
+
+        return wait_for(further, f"{more} epochs more", seconds)
 
     def wait_until_ended(self, job_id: str) -> Job:
-        wait_for(lambda: self.job(job_id).ended_at is not None, "the job's end", 2 * PATIENCE_SECONDS)
+        wait_for(lambda: self.job(job_id).ended_at is not None, "the job's end", shared(2 * PATIENCE_SECONDS))
         return self.job(job_id)
 
     def wait_until_imported(self) -> None:
