@@ -105,6 +105,13 @@ class EarlyExit(ExitSettings, TrainingSettings, Method):
         "arXiv:1908.06294); self-distillation (Phuong & Lampert 2019)"
     )
 
+    # tests/benchmarks/results/exits.md: 0.399 of the time with augmentation, 0.219 without, as accurate.
+    augmentation: Literal["auto", "none", "crop", "crop_flip"] = Field(
+        "none",
+        description="Random shift of the training pictures, also mirrored, or chosen by data kind; heads "
+        "that learn without are surer, so that more samples leave early.",
+    )
+
     @property
     def depends_on_target(self) -> bool:
         return True  # thresholds weigh what each way out takes there

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.fx import GraphModule
 
-from tests.support.arrays import candidate, context, easy_data, small_net
+from tests.support.arrays import ArrayData, candidate, context, easy_data, small_net
 from workers.base import Candidate, ExitPlan, Progress
 from workers.errors import StepFailed
 from workers.exits import placing
@@ -79,6 +79,22 @@ def accuracies_of_end(model: Candidate) -> float:
     assert model.graph is not None
     images, labels = easy_data().splits["validation"]
     return float((model.graph(images).argmax(1) == labels).float().mean())
+
+
+@pytest.mark.parametrize(("asked", "shown"), [({}, {"none"}), ({"augmentation": "auto"}, {"none", "auto"})])
+def test_pictures_are_changed_only_where_that_is_asked(
+    taught: Candidate, tmp_path: Path, asked: dict[str, str], shown: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation never is; an augmented head is less sure (benchmarks/results/exits.md)."""
+    seen, give = set[str](), ArrayData.batches
+
+    def batches(self: ArrayData, *args: Any, augment: str = "none", **more: Any) -> Any:
+        seen.add(augment)
+        return give(self, *args, augment=augment, **more)
+
+    monkeypatch.setattr(ArrayData, "batches", batches)
+    EarlyExit(**{**QUICK, "epochs": 1, "head_epochs": 1, **asked}).apply(taught, context(tmp_path))
+    assert seen == shown
 
 
 def test_heads_alone_leave_the_model_as_it_was(taught: Candidate, tmp_path: Path) -> None:
