@@ -9,8 +9,9 @@ import streamlit as st
 
 from app.session import artifacts
 from db.models import Stage, Variant
+from db.variants import stored
 from workers.calibration.calibrate import ExitsReport
-from workers.calibration.moving import KeptExits, read_kept
+from workers.calibration.moving import KeptExits, read_kept, read_report
 from workers.exits.scores import leaving
 from workers.exits.thresholds import Answers, Frontier, Point, find_frontier, threshold_grid
 from workers.work.pictures import specimens
@@ -145,6 +146,20 @@ def explored(stage: Stage) -> Explored | None:
         return None
     try:
         return _explored(stage.exits_sha256, stage.exit_logits_sha256)
+    except KeyError:
+        return None
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _report(sha256: str) -> ExitsReport:
+    return read_report(artifacts().path(sha256))
+
+
+def saved_report(variant: Variant, stage: Stage) -> ExitsReport | None:
+    """What was measured at the thresholds of a point; None when the store has lost it."""
+    sha256 = stored(variant, stage, "exits")
+    try:
+        return _report(sha256) if sha256 else None
     except KeyError:
         return None
 

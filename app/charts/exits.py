@@ -1,7 +1,7 @@
 """A file with early exits as pictures: the way through it, its trade-offs, and who leaves where."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import altair as alt
 import numpy as np
@@ -67,22 +67,42 @@ def frontier_chart(frontier: pd.DataFrame, others: pd.DataFrame, here: tuple[flo
     points = alt.Chart(frontier).mark_point(filled=True, size=36, color=OKABE_ITO[0], opacity=0.9, clip=True)
     static = alt.Chart(others)
     marks = static.mark_point(shape="diamond", filled=True, size=90, color=NEUTRAL, opacity=1, clip=True)
-    names = static.mark_text(dy=-11, color=NEUTRAL, fontSize=11, clip=True)
     ring = alt.Chart(now).mark_point(
         shape="circle", filled=False, size=220, strokeWidth=2.5, color=OKABE_ITO[3], opacity=1
     )
+    # Below and beside the ring, where no thresholds of the frontier lie.
+    side = _side(here[0], frontier, others)
     label = alt.Chart(now).mark_text(
-        text="You are here", dy=18, color=OKABE_ITO[3], fontWeight="bold", fontSize=12
-    )
+        text="You are here", align=side, dx=14 if side == "left" else -14, dy=12, color=OKABE_ITO[3],
+        fontWeight="bold", fontSize=12,
+    )  # fmt: skip
     layers = [
         line.encode(x=x, y=y, order="ms:Q"),
         points.encode(x=x, y=y, tooltip=alt.Tooltip("hover:N")),
         marks.encode(x=x, y=y, tooltip=alt.Tooltip("hover:N")),
-        names.encode(x=x, y=y, text="name:N"),
+        *(names.encode(x=x, y=y, text="name:N") for names in _names(frontier, others)),
         ring.encode(x=x, y=y),
         label.encode(x=x, y=y),
     ]
     return themed(cast("alt.LayerChart", alt.layer(*layers)), HEIGHT)
+
+
+def _names(frontier: pd.DataFrame, others: pd.DataFrame) -> list[alt.Chart]:
+    """Above their marks; to the inside of those at an edge, where they would be cut off."""
+    sides = others["ms"].map(lambda ms: _side(ms, frontier, others))
+    return [
+        alt.Chart(others[sides == side]).mark_text(
+            align=side, dx=-6 if side == "left" else 6, dy=-11, color=NEUTRAL, fontSize=11, clip=True
+        )
+        for side in ("left", "right")
+        if (sides == side).any()
+    ]
+
+
+def _side(ms: float, frontier: pd.DataFrame, others: pd.DataFrame) -> Literal["left", "right"]:
+    """Where a text at this latency begins or ends."""
+    known = pd.concat([frontier["ms"], others["ms"]])
+    return "left" if ms <= (known.min() + known.max()) / 2 else "right"
 
 
 def _latency(frontier: pd.DataFrame, others: pd.DataFrame) -> alt.X:
@@ -126,7 +146,10 @@ def leaving_by_class(counts: np.ndarray, classes: Sequence[str]) -> alt.Chart:
                 "share:Q", stack="zero", title="Share of the class", scale=alt.Scale(domain=[0, 1]),
                 axis=alt.Axis(format=".0%", tickCount=5),
             ),
-            y=alt.Y("class:N", title=None, sort=None, axis=alt.Axis(labelLimit=120, labelOverlap=False)),
+            y=alt.Y(
+                "class:N", title=None, sort=None,
+                axis=alt.Axis(labelLimit=120, labelOverlap=False, labelFlush=False),
+            ),
             color=alt.Color("way:N", scale=colours(ways), legend=alt.Legend()),
             order=alt.Order("place:Q"),
             tooltip=[

@@ -7,13 +7,13 @@ import streamlit as st
 from app.components.error_box import error_box
 from app.components.export_dialog import export_dialog
 from app.components.progress import job_progress
-from app.exits import rounded, thresholds_of
+from app.exits import rounded
 from app.queueing import queue_thresholds
 from db.models import Job, Run, Stage, Variant
 
 NOTE = (
-    "Saved, it has its accuracy counted on the kept answers and its mean latency from the path times; it is "
-    "not timed on its own."
+    "Saved, it has its accuracy counted on the kept answers and its mean latency from the path times, and a "
+    "stream of real samples is timed beside them."
 )
 
 
@@ -23,16 +23,15 @@ def save_point(
     stage: Stage,
     run: Run,
     *,
-    saved: Sequence[Variant],
+    known: Variant | None,
     job: Job | None,
 ) -> None:
-    """saved: all variants of the stage. job: the newest one that was to save a point of it."""
-    known = next((v for v in saved if rounded(thresholds_of(v)) == rounded(thresholds)), None)
+    """known: the point with these thresholds, if there is one. job: the newest that was to save one."""
     working = job is not None and job.state in ("queued", "running")
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(
-            "Save as point", icon=":material/bookmark_add:", type="primary", disabled=bool(known) or working,
-            help=NOTE,
+            "Save as point", icon=":material/bookmark_add:", type="primary",
+            disabled=known is not None or working, help=NOTE,
         ):  # fmt: skip
             queue_thresholds(stage.id, variant.id, thresholds)
             st.rerun()

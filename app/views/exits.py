@@ -12,11 +12,12 @@ from app.charts.exits import exits_line, frontier_chart, leaving_by_class
 from app.charts.variants import moved_words
 from app.components.exit_gallery import exit_gallery
 from app.components.exit_sliders import NAME, ExitSliders
+from app.components.exit_times import exit_times
 from app.components.linked import linked_choice
 from app.components.live import live
 from app.components.save_point import save_point
 from app.components.static_rival import static_rival
-from app.exits import Explored, Outcome, explored
+from app.exits import Explored, Outcome, explored, rounded, saved_report, thresholds_of
 from app.rival import Rival, rivals
 from db import jobs, runs, variants
 from db.models import Job, Run, Stage, Variant
@@ -129,7 +130,9 @@ def _explorer(shown: Shown) -> None:
     with right:
         _frontier(outcome, shown.baseline)
         _promise(outcome)
-    save_point(outcome.thresholds, shown.variant, shown.stage, shown.run, saved=shown.saved, job=shown.saving)
+    known = next((v for v in shown.saved if rounded(thresholds_of(v)) == rounded(outcome.thresholds)), None)
+    save_point(outcome.thresholds, shown.variant, shown.stage, shown.run, known=known, job=shown.saving)
+    exit_times(outcome, None if known is None else saved_report(known, shown.stage))
     static_rival(
         outcome, shown.run, shown.stage, before=shown.before, found=shown.static, queued=shown.queued
     )

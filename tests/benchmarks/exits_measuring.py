@@ -20,6 +20,7 @@ from tests.benchmarks.exits import Trial, load, place_of
 from tests.benchmarks.exits_peers import EarlyonSession, earlyon_calibrated, earlyon_policy
 from tests.benchmarks.fashion import Fashion
 from workers.base import Bench, ExitPlan, Session, Split, Target
+from workers.calibration.checking import said_before
 from workers.catalog import RUNTIMES
 from workers.deploy.exit_parity import check_exits
 from workers.deploy.export import export_onnx
@@ -153,8 +154,8 @@ def choose(contender: Contender, path_ms: np.ndarray, full: float) -> Chosen:
             best = Chosen(contender, path_ms, None, points[0], points[1])
     if best.plan is not None:
         contender.compose(best.plan, contender.file)
-        inputs = next(iter(contender.task.data.batches("validation", 512)))[0].numpy()
-        check_exits(contender.file, inputs, contender.logits["validation"][: len(inputs)], best.plan)
+        known = contender.logits["validation"]
+        check_exits(contender.file, said_before(known, contender.task.data), best.plan)
     return best
 
 

@@ -30,6 +30,7 @@ from workers import measuring, pipeline, turns
 from workers.assignment import Assignment
 from workers.base import Candidate, Context, ImagePreprocessing, ModelSpec, Target
 from workers.calibration.calibrate import calibrate
+from workers.calibration.path_times import time_stream
 from workers.catalog import MEASURES
 from workers.data.builtin import sample
 from workers.exits import placing
@@ -41,6 +42,7 @@ from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.training.loop import train
 from workers.training.losses import cross_entropy
 from workers.training.settings import TrainingSettings
+from workers.work import thresholds
 from workers.work.files import open_data
 
 LOOKS = ImagePreprocessing(channels=1, height=28, width=28, mean=(0.0,), std=(1.0,))
@@ -69,6 +71,7 @@ def quickly() -> Iterator[None]:
         patch.setattr(turns, "LOCK_FOLDER", locks)
         patch.setattr(placing, "SECONDS", 0.05)
         patch.setattr(pipeline, "calibrate", partial(calibrate, seconds=0.02))
+        patch.setattr(thresholds, "time_stream", partial(time_stream, seconds=0.02))
         patch.setattr(measuring, "MEASURES", MappingProxyType({**MEASURES, "latency": _Quick}))
         yield
 
@@ -114,7 +117,8 @@ def do(settings: Settings, job_id: str) -> None:
     folder = settings.data / "jobs" / job_id
     folder.mkdir(parents=True)
     module = __import__(KINDS[job.kind], fromlist=["do"])
-    module.do(Assignment(job, attempt, settings, folder))
+    with quickly():
+        module.do(Assignment(job, attempt, settings, folder))
     with transaction(settings.database) as session:
         jobs.end(session, job_id, attempt, "done")
 

@@ -4,7 +4,6 @@ Everything is decided on the exported (perhaps quantized) segments: temperatures
 on `validation`; `test` is only kept for those who want to look at it.
 """
 
-import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from workers.base import Bench, ExitPlan, Frozen, LabelledData, ModelSpec, Split, Target
+from workers.calibration.checking import BATCH_SIZE, check_on_validation, said_before, said_by
 from workers.calibration.choosing import choose
 from workers.calibration.path_times import BatchTimes, PathTimes, time_batches, time_paths, time_stream
-from workers.deploy.exit_parity import ExitParity, check_exits
+from workers.deploy.exit_parity import ExitParity
 from workers.deploy.one_file import compose_one_file
 from workers.exits.executor import Segment, all_logits, onnx_segments
 from workers.exits.guarantee import Guarantee
@@ -27,9 +27,6 @@ from workers.turns import training_turn
 
 #: Beside the file: the report, and the logits that other thresholds are tried on.
 REPORT, LOGITS = "exits.json", "exit_logits.npz"
-BATCH_SIZE = 64
-#: The gate runs them one at a time.
-GATE_SAMPLES = 1024
 BATCHES = (1, 8, 32)
 #: Above, logits are kept with half the digits.
 MOST_BYTES = 64 << 20
@@ -59,8 +56,9 @@ class ExitsReport(Frozen):
     mean_ms: float
     guarantee: Guarantee | None
     parity: ExitParity
-    #: Measured at `thresholds`; None, and no batches, for thresholds that were set later.
+    #: Measured at `thresholds`; None where thresholds were set later and on another machine.
     times: PathTimes | None
+    #: None for thresholds that were set later.
     batches: tuple[BatchTimes, ...]
     notes: tuple[str, ...]
 
@@ -131,7 +129,8 @@ def calibrate(
     point, promised = choose(answers, max_drop=plan.max_drop, confidence=plan.confidence, seed=seed)
     plan = plan.model_copy(update={"thresholds": point.thresholds})
     compose_one_file(segments, plan, file, spec, bench.data.classes)
-    parity = check_exits(file, *_reference(staged or opened, bench.data), plan)
+    batches = said_before(logits["validation"], bench.data) if staged is None else said_by(staged, bench.data)
+    parity, told = check_on_validation(file, plan, batches, len(answers.scores), bench.tell)
     report = ExitsReport(
         cuts=plan.cuts,
         score=plan.score,
@@ -153,7 +152,7 @@ def calibrate(
         batches=tuple(
             time_batches(file, segments, plan, _at(bench, batch), seconds=seconds) for batch in BATCHES
         ),
-        notes=_notes(temperatures, point, promised, plan.max_drop),
+        notes=_notes(temperatures, point, promised, plan.max_drop) + told,
     )
     return Calibration(plan, report, logits, labels)
 
@@ -187,15 +186,6 @@ def _path_ms(
         beside = () if baseline is None else (baseline,)
         times = time_paths(file, exits, plan, _at(bench, 1), beside=beside, seconds=seconds)
     return times[: exits + 1], times[-1] if beside else None
-
-
-def _reference(segments: Sequence[Segment], data: LabelledData) -> tuple[np.ndarray, np.ndarray]:
-    """Validation samples and what the segments say about them."""
-    batches = [
-        inputs.numpy()
-        for inputs, _ in itertools.islice(data.batches("validation", BATCH_SIZE), GATE_SAMPLES // BATCH_SIZE)
-    ]
-    return np.concatenate(batches), all_logits(segments, batches)
 
 
 def _at(bench: Bench, batch: int) -> Bench:

@@ -1,5 +1,5 @@
-"""Other thresholds for a file with exits, from what its calibration kept: nothing is trained, exported or
-timed again.
+"""Other thresholds for a file with exits, from what its calibration kept: nothing is trained or exported
+again, and only a stream of samples is timed.
 
 Accuracy is counted on the kept logits, sample by sample; the mean latency is that of the ways out, weighted
 by how many samples take them.
@@ -14,6 +14,7 @@ import numpy as np
 
 from workers.base import ExitPlan, Measurement, Split
 from workers.calibration.calibrate import ExitsReport
+from workers.calibration.path_times import PathTimes
 from workers.deploy.exit_parity import ExitParity
 from workers.exits.scores import leaving
 from workers.exits.thresholds import Answers, answers_to
@@ -23,8 +24,11 @@ FROM_PATHS, FROM_LOGITS = "from path times", "from exit logits"
 #: Two scores this close may change places when logits are kept with half the digits.
 ROUNDING = 2e-3
 SET_LATER = (
-    "These thresholds were set after calibration: accuracy is counted on the kept logits, the mean latency "
-    "comes from the path times, and no stream was timed."
+    "These thresholds were set after calibration: accuracy is counted on the kept logits, and the mean "
+    "latency comes from the path times."
+)
+NO_STREAM = (
+    "No stream was timed: the path times are those of another machine, or of another version of ONNX Runtime."
 )
 NO_PROMISE = "Moved thresholds carry no promise."
 
@@ -71,8 +75,14 @@ class KeptExits:
         distance = np.abs(self.answers["validation"].scores - np.asarray(thresholds, np.float32))
         return np.asarray((distance > ROUNDING).all(axis=1))
 
-    def moved(self, thresholds: Sequence[float], parity: ExitParity) -> ExitsReport:
-        """The report of the same file with these thresholds."""
+    def moved(
+        self,
+        thresholds: Sequence[float],
+        parity: ExitParity,
+        times: PathTimes | None,
+        told: tuple[str, ...] = (),
+    ) -> ExitsReport:
+        """The report of the same file with these thresholds. told: what else a reader should know of it."""
         point = self.answers["validation"].of(tuple(thresholds))
         promised = self.report.guarantee
         return self.report.model_copy(
@@ -83,9 +93,14 @@ class KeptExits:
                 "mean_ms": point.mean_ms,
                 "guarantee": None,
                 "parity": parity,
-                "times": None,
+                "times": times,
                 "batches": (),
-                "notes": (SET_LATER,) if promised is None else (SET_LATER, NO_PROMISE),
+                "notes": (
+                    SET_LATER,
+                    NO_STREAM if times is None else times.sentence,
+                    *(() if promised is None else (NO_PROMISE,)),
+                    *told,
+                ),
             }
         )
 

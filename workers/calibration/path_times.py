@@ -29,11 +29,15 @@ from workers.runtimes.onnxruntime import OnnxRuntime
 
 #: Below every score.
 ALWAYS = -1.0
-ROUNDS = 60
+#: In each sitting: enough for a p99, where the seconds allow them.
+ROUNDS = -(-P99_SAMPLES // SITTINGS)
 STREAM = 100
+#: One sample at a time may take so many times the seconds, for the sake of that p99.
+ALONE = 5
 LEAST_STREAM = 12
 #: The mean of a stream may differ by this much from what its paths' times say.
 AGREEMENT = 0.03
+CONTENDED, DISAGREE = "contended", "paths disagree"
 
 
 class Spread(Frozen):
@@ -51,7 +55,7 @@ class PathTimes(Frozen):
 
     path_ms: of a sample that leaves there, one per exit and the end. stream: real samples one after another,
     at the thresholds. share: of the stream's samples, per path. mix_ms: its mean as the path times say.
-    marks: "contended", "unpinned", or "paths disagree" where mix_ms and the stream's mean do.
+    marks: CONTENDED, "unpinned", or DISAGREE where mix_ms and the stream's mean do.
     """
 
     path_ms: tuple[float, ...]
@@ -59,6 +63,18 @@ class PathTimes(Frozen):
     share: tuple[float, ...]
     mix_ms: float
     marks: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Whether the times of the ways out explain what samples really took."""
+        told = (
+            f"A stream of {self.stream.calls:,} real samples took {self.stream.mean_ms:.3f} ms on average, "
+            f"{self.mix_ms:.3f} ms by the times of its ways out"
+        )
+        limit = f"{100 * AGREEMENT:.0f} %"
+        if DISAGREE in self.marks:
+            return f"{told}: they differ by more than {limit}, so the mean latency is uncertain."
+        return f"{told}: they agree within {limit}."
 
 
 class BatchTimes(Frozen):
@@ -93,14 +109,18 @@ def time_paths(
 
 
 def time_stream(file: Path, exits: int, plan: ExitPlan, bench: Bench, *, seconds: float = 4.0) -> PathTimes:
-    """The paths, and between their sittings a stream through the file at its own thresholds."""
+    """The paths, and between their sittings a stream through the file at its own thresholds.
+
+    seconds: for the calls of one path; the stream may take ALONE times as long.
+    """
     samples = real_samples(bench, 0)
     places = _places(file, samples)
     path_calls, stream_calls, order = list[np.ndarray](), list[np.ndarray](), list[int]()
     with forced_paths(file, exits, plan) as paths, alone(bench.target.threads) as is_pinned:
         for calls in _sittings(_openers(paths, bench), samples, bench, seconds):
             path_calls.append(calls)
-            chosen = np.arange(len(order), len(order) + _stream_length(calls, seconds)) % len(samples)
+            length = _stream_length(calls, places, ALONE * seconds)
+            chosen = np.arange(len(order), len(order) + length) % len(samples)
             stream_calls.append(_replay(file, [samples[index] for index in chosen], bench))
             order += chosen.tolist()
     return _joined(np.concatenate(path_calls), np.concatenate(stream_calls), places[order], is_pinned)
@@ -109,8 +129,9 @@ def time_stream(file: Path, exits: int, plan: ExitPlan, bench: Bench, *, seconds
 def time_batches(
     file: Path, segments: Sequence[Path], plan: ExitPlan, bench: Bench, *, seconds: float = 4.0
 ) -> BatchTimes:
-    """At the batch size of the bench's target."""
+    """At the batch size of the bench's target; one sample at a time for ALONE times the seconds."""
     threads, samples = bench.target.threads, real_samples(bench, 0)
+    seconds *= ALONE if bench.target.batch == 1 else 1
     with forced_paths(file, len(segments) - 1, plan) as paths, alone(threads) as is_pinned:
         openers = [
             *_openers([paths[-1], file], bench),
@@ -163,10 +184,10 @@ def _sittings(
         yield calls
 
 
-def _stream_length(calls: np.ndarray, seconds: float) -> int:
-    """How many samples of the stream the seconds of one sitting allow."""
-    slowest_s = float(np.median(calls[:, :, 0], axis=0).max())
-    return int(np.clip(seconds / SITTINGS / slowest_s, LEAST_STREAM, STREAM))
+def _stream_length(calls: np.ndarray, places: np.ndarray, seconds: float) -> int:
+    """How many samples of the stream the seconds of all sittings allow in one."""
+    one_s = float(np.median(calls[:, :, 0], axis=0)[places].mean())
+    return int(np.clip(seconds / SITTINGS / one_s, LEAST_STREAM, STREAM))
 
 
 def _replay(file: Path, stream: Sequence[np.ndarray], bench: Bench) -> np.ndarray:
@@ -201,7 +222,7 @@ def _joined(paths: np.ndarray, stream: np.ndarray, places: np.ndarray, is_pinned
         stream=_spread(1000 * stream[:, 0], mean_ms),
         share=tuple(share.tolist()),
         mix_ms=mix_ms,
-        marks=_marks(disturbed, is_pinned) + ("paths disagree",) * bool(differ),
+        marks=_marks(disturbed, is_pinned) + (DISAGREE,) * bool(differ),
     )
 
 
@@ -227,4 +248,4 @@ def _spread(latency_ms: np.ndarray, mean_ms: float) -> Spread:
 
 
 def _marks(disturbed: float, is_pinned: bool) -> tuple[str, ...]:
-    return ("contended",) * bool(disturbed > CONTENDED_SHARE) + ("unpinned",) * (not is_pinned)
+    return (CONTENDED,) * bool(disturbed > CONTENDED_SHARE) + ("unpinned",) * (not is_pinned)

@@ -1,5 +1,8 @@
 """The gate between a staged model and its one file: the same exits, the same logits, or no file."""
 
+import math
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +11,14 @@ from workers.base import ExitPlan, Frozen
 from workers.deploy.parity import TOLERANCE, Parity, compare
 from workers.errors import GateFailed
 from workers.exits.scores import leaving, leaving_together, planned_scores
-from workers.runtimes.onnxruntime import OnnxRuntime
+from workers.runtimes.onnxruntime import OnnxRuntime, OnnxRuntimeSession
+from workers.turns import training_turn
 
 #: A score within rounding of its threshold may fall either way.
 LEAST_SAME_EXIT = 0.999
 BATCH = 8
+#: So many are compared however long that takes, where there are so many.
+LEAST_SAMPLES = 1024
 
 
 class ExitParity(Frozen):
@@ -32,44 +38,78 @@ class ExitParity(Frozen):
         return Parity(samples=self.samples, logit_error=self.logit_error, same_answer=self.same_exit)
 
 
-def check_exits(file: Path, inputs: np.ndarray, logits: np.ndarray, plan: ExitPlan) -> ExitParity:
-    """Compare on real inputs (N, C, H, W).
+def check_exits(
+    file: Path,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    plan: ExitPlan,
+    *,
+    seconds: float = math.inf,
+) -> ExitParity:
+    """Compare on real inputs (N, C, H, W), given with what the staged model says about them.
 
-    logits: (N, exits + 1, classes), what the staged model gives for them at every exit and the end.
-    Raises GateFailed.
+    That is (N, exits + 1, classes): logits of every exit and of the end. seconds: after these no more than
+    LEAST_SAMPLES are compared. Raises GateFailed.
     """
     assert plan.thresholds is not None, "the plan is not calibrated"
-    scores = planned_scores(plan, logits)
-    got, taken = _run(file, inputs, 1)
-    expected = leaving(scores, plan.thresholds)
-    same = taken == expected
-    parity = compare(logits[same, expected[same] - 1], got[same])
-    _, together = _run(file, inputs, BATCH)
-    found = ExitParity(
-        samples=len(inputs),
-        same_exit=float(same.mean()),
-        same_exit_together=float((together == leaving_together(scores, plan.thresholds, BATCH)).mean()),
-        logit_error=parity.logit_error,
+    session, start, samples = OnnxRuntime().open(file, threads=1), time.monotonic(), 0
+    found: list[tuple[np.ndarray, ...]] = []
+    for inputs, logits in batches:
+        with training_turn():  # not timed, but it would disturb another job's timing
+            found.append(_compared(session, inputs, logits, plan))
+        samples += len(inputs)
+        if samples >= LEAST_SAMPLES and time.monotonic() - start > seconds:
+            break
+    same, same_together, expected, got = map(np.concatenate, zip(*found, strict=True))
+    parity = compare(expected[same], got[same])
+    return _passed(
+        file,
+        ExitParity(
+            samples=samples,
+            same_exit=float(same.mean()),
+            same_exit_together=float(same_together.mean()),
+            logit_error=parity.logit_error,
+        ),
+        parity.same_answer,
     )
+
+
+def _passed(file: Path, found: ExitParity, same_answer: float) -> ExitParity:
     if (
         found.same_exit < LEAST_SAME_EXIT
         or found.same_exit_together < 1
         or found.logit_error > TOLERANCE
-        or parity.same_answer < 1
+        or same_answer < 1
     ):
         raise GateFailed(
             file.name,
             f"differs from the model it was made from, on {found.samples} samples: {1 - found.same_exit:.2%} "
             f"take another exit one at a time, {1 - found.same_exit_together:.2%} in batches of {BATCH}; "
-            f"logits differ by {found.logit_error:.2%}, {1 - parity.same_answer:.2%} of the answers.",
+            f"logits differ by {found.logit_error:.2%}, {1 - same_answer:.2%} of the answers.",
             "Nothing was handed out. Please report the model's architecture and the versions of "
             "torch, onnx and onnxruntime.",
         )
     return found
 
 
-def _run(file: Path, inputs: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    session = OnnxRuntime().open(file, threads=1)
+def _compared(
+    session: OnnxRuntimeSession, inputs: np.ndarray, logits: np.ndarray, plan: ExitPlan
+) -> tuple[np.ndarray, ...]:
+    """(N,) the same exit alone, (N,) in batches; (N, classes) logits of the exit that is right to take, and
+    those that the file gives."""
+    assert plan.thresholds is not None
+    scores = planned_scores(plan, logits)
+    got, taken = _run(session, inputs, 1)
+    expected = leaving(scores, plan.thresholds)
+    _, together = _run(session, inputs, BATCH)
+    return (
+        taken == expected,
+        together == leaving_together(scores, plan.thresholds, BATCH),
+        logits[np.arange(len(logits)), expected - 1],
+        got,
+    )
+
+
+def _run(session: OnnxRuntimeSession, inputs: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     outputs = [session.outputs(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
     logits, taken = zip(*outputs, strict=True)
     return np.concatenate(logits), np.concatenate(taken)

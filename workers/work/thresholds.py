@@ -1,25 +1,28 @@
 """Kind `thresholds`: a file with exits gets other thresholds, and becomes a variant of its stage."""
 
-import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sqlalchemy.orm import Session
 
 from db import variants
 from db.artifacts import Artifacts
-from db.models import Run, Stage, Variant
+from db.models import Stage, Variant
 from workers.assignment import Assignment
-from workers.base import Measurement
-from workers.calibration.calibrate import BATCH_SIZE, GATE_SAMPLES, LOGITS, REPORT, write_report
+from workers.base import Bench, Measurement, Progress
+from workers.calibration.calibrate import LOGITS, REPORT, ExitsReport, write_report
+from workers.calibration.checking import check_on_validation, said_before
 from workers.calibration.moving import KeptExits, read_kept
-from workers.deploy.exit_parity import ExitParity, check_exits
+from workers.calibration.path_times import PathTimes, time_stream
+from workers.data import ImageData
+from workers.deploy.exit_parity import ExitParity
 from workers.deploy.one_file import set_thresholds
 from workers.errors import StepFailed
+from workers.host import host_facts
 from workers.measures.accuracy import SPLITS, answers_file, keep_answers
+from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.work.files import data_of, placed, point_of
 from workers.work.rows import columns_of, threshold_columns
 
@@ -32,15 +35,14 @@ def do(assignment: Assignment) -> None:
     variant, stage, run = point_of(assignment, request["variant"])
     if stage.exit_logits_sha256 is None:
         raise StepFailed("thresholds", "the point has no exits.", "Choose another one.")
-    named = threshold_columns(request["thresholds"])
-    thresholds = tuple(named.values())
+    thresholds = tuple(threshold_columns(request["thresholds"]).values())
     kept, file = _kept(assignment, stage), placed(assignment, stage.file_sha256, "model.onnx")
     set_thresholds(file, thresholds)
     assignment.tell("Reading the dataset", share=0.2)
-    inputs = _inputs(assignment, run)
-    assignment.tell("Comparing the exits that samples take", share=0.6)
-    parity = _check(kept, file, inputs, thresholds)
-    _save(assignment, variant, stage, kept, named, parity)
+    data = data_of(assignment, run)
+    parity, told = _check(assignment, kept, file, data, thresholds)
+    times = _stream(assignment, kept, file, data)
+    _save(assignment, variant, stage, kept, kept.moved(thresholds, parity, times, told))
 
 
 def _kept(assignment: Assignment, stage: Stage) -> KeptExits:
@@ -51,19 +53,30 @@ def _kept(assignment: Assignment, stage: Stage) -> KeptExits:
     )
 
 
-def _inputs(assignment: Assignment, run: Run) -> np.ndarray:
-    """The first samples of validation, as the model takes them."""
-    data = data_of(assignment, run)
-    batches = itertools.islice(data.batches("validation", BATCH_SIZE), GATE_SAMPLES // BATCH_SIZE)
-    return np.concatenate([inputs.numpy() for inputs, _ in batches])
-
-
-def _check(kept: KeptExits, file: Path, inputs: np.ndarray, thresholds: Sequence[float]) -> ExitParity:
+def _check(
+    assignment: Assignment, kept: KeptExits, file: Path, data: ImageData, thresholds: Sequence[float]
+) -> tuple[ExitParity, tuple[str, ...]]:
     """The file's exits against those that follow from the kept logits. Raises GateFailed."""
-    clear = kept.clear_of(thresholds)[: len(inputs)]
+    clear = kept.clear_of(thresholds)
     plan = kept.plan.model_copy(update={"thresholds": tuple(thresholds)})
-    logits = kept.logits["validation"][: len(inputs)][clear].astype(np.float32)
-    return check_exits(file, inputs[clear], logits, plan)
+    batches = said_before(kept.logits["validation"], data, clear)
+    return check_on_validation(file, plan, batches, int(clear.sum()), _telling(assignment, 0.2, 0.7))
+
+
+def _stream(assignment: Assignment, kept: KeptExits, file: Path, data: ImageData) -> PathTimes | None:
+    """Of real samples through the file; None where its path times were taken somewhere else."""
+    target = kept.report.target
+    if (target.host, target.version) != (host_facts().host, OnnxRuntime.version()):
+        return None
+    bench = Bench(data, OnnxRuntime(), target, _telling(assignment, 0.7, 1.0))
+    return time_stream(file, len(kept.report.cuts), kept.plan, bench)
+
+
+def _telling(assignment: Assignment, start: float, end: float) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        assignment.tell(progress.text, share=start + (end - start) * progress.share)
+
+    return tell
 
 
 def _save(
@@ -71,11 +84,10 @@ def _save(
     variant: Variant,
     stage: Stage,
     kept: KeptExits,
-    named: dict[str, float],
-    parity: ExitParity,
+    moved: ExitsReport,
 ) -> None:
     folder, store = assignment.folder, Artifacts(assignment.settings.artifacts)
-    moved = kept.moved(tuple(named.values()), parity)
+    named = threshold_columns(moved.thresholds)
     write_report(moved, folder / REPORT)
     answers = {split: kept.given(split, moved.thresholds) for split in SPLITS}
     answered = answers_file(folder / "model.onnx", kept.report.target)
@@ -85,7 +97,7 @@ def _save(
         "file_sha256": store.add(folder / "model.onnx"),
         "answers_sha256": store.add(answered),
         "exits_sha256": store.add(folder / REPORT),
-        "parity": parity.plain.model_dump(mode="json"),
+        "parity": moved.parity.plain.model_dump(mode="json"),
     }
     numbers = [*map(columns_of, kept.measurements(moved)), *_unchanged(variant)]
 

@@ -20,6 +20,7 @@ from db.session import engine_for
 from tests.app.views.conftest import Open
 from tests.app.views.test_tradeoffs import texts
 from tests.support import exits
+from workers.calibration import path_times
 from workers.work.rows import threshold_columns
 
 Arrays = dict[str, np.ndarray]
@@ -180,7 +181,7 @@ def test_saved_thresholds_are_a_point_that_does_what_the_page_said(
     with session.reading() as opened:
         found = variants.with_exits(opened)
     assert len(found) == 2
-    saved = next(v for v, *_ in found if v.file_sha256)
+    saved = only_saved()
     assert saved.thresholds == {"exit_1": thresholds[0], "exit_2": thresholds[1]}
     assert same_as_the_file(saved, stage) == said[0]
     numbers = {(m.name, m.split): m for m in saved_numbers(saved.id)}
@@ -189,11 +190,17 @@ def test_saved_thresholds_are_a_point_that_does_what_the_page_said(
     assert numbers["accuracy", "test"].value == by_hand(stage, thresholds, "test")["accuracy"]
     assert numbers["accuracy", "validation"].marks == ["from exit logits"]
     assert numbers["latency_mean", "validation"].value == pytest.approx(hand["mean_ms"])
-    assert numbers["latency_mean", "validation"].marks == ["from path times"]
     assert ("latency_p50", "validation") not in numbers
-    report = json.loads(session.artifacts().path(saved.exits_sha256 or "").read_text())
-    assert (report["thresholds"], report["times"], report["batches"]) == (list(thresholds), None, [])
-    assert report["guarantee"] is None
+    report = report_of(saved)
+    assert (report["thresholds"], report["batches"], report["guarantee"]) == (list(thresholds), [], None)
+    assert numbers["latency_mean", "validation"].marks == ["from path times", *report["times"]["marks"]]
+    timed = report["times"]
+    assert timed["mix_ms"] == pytest.approx(np.dot(timed["share"], timed["path_ms"]))
+    assert timed["share"] == pytest.approx(hand["share"], abs=0.1)  # the stream may not come to all samples
+    assert timed["stream"]["calls"] >= 96
+    differs = abs(timed["stream"]["mean_ms"] / timed["mix_ms"] - 1) > 0.03
+    assert ("paths disagree" in timed["marks"]) == differs
+    assert report["parity"]["samples"] == 1000
     assert numbers["accuracy", "validation"].target == report["target"]
     again(stage, thresholds, woken)
     page = visit("exits", variant=saved.id)
@@ -201,6 +208,68 @@ def test_saved_thresholds_are_a_point_that_does_what_the_page_said(
     assert next(button for button in page.button if button.label == "Save as point").disabled
     table = visit("tradeoffs").dataframe[0].value
     assert "Early exits · exits at 0.35 / 0.5" in set(table["label"])
+
+
+def report_of(saved: Variant) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(session.artifacts().path(saved.exits_sha256 or "").read_text())
+    return found
+
+
+def only_saved() -> Variant:
+    with session.reading() as opened:
+        return next(v for v, *_ in variants.with_exits(opened) if v.file_sha256)
+
+
+@pytest.mark.usefixtures("stage")
+def test_a_stream_that_takes_longer_than_its_ways_out_marks_the_point(
+    visit: Open, woken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = path_times._replay
+    monkeypatch.setattr(path_times, "_replay", lambda *given: replay(*given) * (3, 1))
+    page = visit("exits", thresholds=link(FAST))
+    assert "At these thresholds nothing was timed yet" in texts(page)
+    save(page, woken)
+    saved = only_saved()
+    timed = report_of(saved)["times"]
+    assert timed["stream"]["mean_ms"] > 1.5 * timed["mix_ms"]
+    mean = next(m for m in saved_numbers(saved.id) if m.name == "latency_mean")
+    assert "paths disagree" in mean.marks
+    words = texts(visit("exits", variant=saved.id)).replace("\u00a0", " ")
+    assert f"{timed['stream']['calls']:,} real samples took {timed['stream']['mean_ms']:.3f} ms" in words
+    assert f"{timed['mix_ms']:.3f} ms by the times of its ways out: they differ by more than 3 %" in words
+
+
+def test_path_times_of_another_machine_explain_no_stream(
+    visit: Open, stage: Stage, woken: list[str], tmp_path: Path
+) -> None:
+    _, report = kept(stage)
+    report["target"] |= {"host": "elsewhere"}
+    (tmp_path / "exits.json").write_text(json.dumps(report))
+    with session.writing() as opened:
+        opened.get_one(Stage, stage.id).exits_sha256 = session.artifacts().add(tmp_path / "exits.json")
+    save(visit("exits", thresholds=link(FAST)), woken)
+    found = report_of(only_saved())
+    assert found["times"] is None
+    assert any("No stream was timed" in note for note in found["notes"])
+
+
+def test_batches_are_held_against_the_full_model(visit: Open, stage: Stage) -> None:
+    page = visit("exits")
+    table = page.table[0].value
+    _, report = kept(stage)
+    assert list(table["Batch"]) == ["1", "8", "32"]
+    for timed, (_, row) in zip(report["batches"], table.iterrows(), strict=True):
+        own = timed["file" if timed["batch"] == 1 else "executor"]["mean_ms"]
+        full = timed["full"]["mean_ms"]
+        told = [row[name].split("\u00a0")[0] for name in ("Full model", "With exits")]
+        assert [float(text) for text in told] == pytest.approx([full, own], rel=0.05)
+        assert (row["Change"].endswith("slower"), row["Change"].endswith("faster")) == (
+            own / full > 1.05, own / full < 1 / 1.05,
+        )  # fmt: skip
+    times = report["times"]
+    assert f"{times['stream']['calls']:,} real samples took" in texts(page)
+    assert "not those above" not in texts(page)
+    assert "not those above" in texts(visit("exits", thresholds=link(FAST)))
 
 
 def saved_numbers(variant: str) -> list[Any]:

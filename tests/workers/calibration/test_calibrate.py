@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,10 +15,11 @@ from tests.support.arrays import ArrayData
 from tests.support.staged import CLASSES, PLAN, SPEC, parts, samples
 from workers.base import Bench, ExitPlan, Split, Target
 from workers.calibration import calibrate as module
+from workers.calibration import checking
 from workers.calibration.calibrate import Calibration, ExitsReport, calibrate
 from workers.deploy.one_file import set_thresholds
 from workers.errors import GateFailed
-from workers.exits.executor import all_logits, torch_segments
+from workers.exits.executor import Segment, all_logits, torch_segments
 from workers.exits.temperature import fit_temperatures
 from workers.exits.thresholds import answers_to
 from workers.runtimes.onnxruntime import OnnxRuntime
@@ -141,6 +143,44 @@ def test_a_file_that_differs_from_the_staged_model_is_not_handed_out(
     other[1].linear.weight.data *= -1
     with pytest.raises(GateFailed):
         calibrated(segment_files, tmp_path, bench, staged=other)
+
+
+def lying_after(count: int) -> list[Segment]:
+    """The network, but after so many samples its first exit says something else."""
+    first, *rest = torch_segments(parts())
+    seen = 0
+
+    def called(inputs: np.ndarray) -> tuple[np.ndarray, Any]:
+        nonlocal seen
+        seen += len(inputs)
+        logits, hidden = first(inputs)
+        return (logits if seen <= count else -logits), hidden
+
+    return [called, *rest]
+
+
+@pytest.fixture
+def many(bench: Bench, data: ArrayData) -> Bench:
+    return replace(bench, data=replace(data, splits={**data.splits, "validation": labelled(1, 1280)}))
+
+
+def test_every_validation_sample_is_compared(segment_files: list[Path], tmp_path: Path, many: Bench) -> None:
+    """Fails when the gate ends after the first thousand."""
+    file, plan = tmp_path / "model.onnx", UNCALIBRATED.model_copy(update={"max_drop": 2.0})
+    found = calibrate(segment_files, plan, file, SPEC, many, staged=lying_after(1280), seconds=0.02).report
+    assert found.parity.samples == 1280
+    assert not any("was compared" in note for note in found.notes)
+    with pytest.raises(GateFailed, match="on 1280 samples"):
+        calibrate(segment_files, plan, file, SPEC, many, staged=lying_after(1216), seconds=0.02)
+
+
+def test_where_time_runs_out_the_report_says_how_many_were_compared(
+    segment_files: list[Path], tmp_path: Path, many: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "GATE_SECONDS", 0.0)
+    found = calibrated(segment_files, tmp_path, many).report
+    assert found.parity.samples == 1024
+    assert "on 1,024 of 1,280 validation samples" in found.notes[-1]
 
 
 def test_the_promise_stands_in_the_notes(segment_files: list[Path], tmp_path: Path, bench: Bench) -> None:

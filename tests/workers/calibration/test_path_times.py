@@ -116,6 +116,25 @@ def test_batches_by_the_full_path_by_the_file_and_by_the_executor(
     assert found.full.calls == found.file.calls == found.executor.calls >= 40
 
 
+@pytest.mark.usefixtures("slower")
+def test_a_fast_file_has_a_p99_and_a_slow_one_does_not(
+    file: Path, segment_files: list[Path], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails while the rounds of all sittings come to fewer than 662."""
+    monkeypatch.setitem(globals(), "STEP_S", 0.00002)
+    found = time_batches(file, segment_files, PLAN, bench, seconds=10)
+    for spread in (found.full, found.file, found.executor):
+        assert spread.calls >= 662
+        assert spread.p99_ms is not None
+        assert spread.p99_ms >= spread.p90_ms
+    stream = time_stream(file, 2, PLAN, bench, seconds=10).stream
+    assert stream.calls >= 662
+    assert stream.p99_ms is not None
+    slow = time_batches(file, segment_files, PLAN, bench, seconds=0)
+    assert slow.full.calls < 662
+    assert slow.full.p99_ms is None
+
+
 def test_the_times_of_a_real_file(file: Path, segment_files: list[Path], bench: Bench) -> None:
     path_ms = time_paths(file, 2, PLAN, bench, seconds=0.05)
     assert len(path_ms) == 3

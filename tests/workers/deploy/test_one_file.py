@@ -62,7 +62,7 @@ def test_the_same_exits_and_logits_as_the_segments(files: list[Path], tmp_path: 
 
 def test_the_gate_passes_the_pytorch_model_it_came_from(file: Path) -> None:
     logits = all_logits(torch_segments(parts()), [INPUTS])
-    parity = check_exits(file, INPUTS, logits, PLAN)
+    parity = check_exits(file, [(INPUTS, logits)], PLAN)
     assert (parity.samples, parity.same_exit, parity.same_exit_together) == (60, 1, 1)
     assert parity.logit_error < 1e-5
 
@@ -74,10 +74,10 @@ def test_the_gate_stops_other_exits_of_single_samples(file: Path) -> None:
     inputs = INPUTS[:56].copy()
     inputs[::8] = unsure
     logits = all_logits(torch_segments(parts()), [inputs])
-    check_exits(file, inputs, logits, PLAN)
+    check_exits(file, [(inputs, logits)], PLAN)
     set_thresholds(file, (0.8, 0.6))
     with pytest.raises(GateFailed, match=r"on 56 samples: \d+\.\d+% take .* 0\.00% in batches of 8"):
-        check_exits(file, inputs, logits, PLAN)
+        check_exits(file, [(inputs, logits)], PLAN)
 
 
 def test_the_gate_stops_batches_that_leave_with_one_sure_row(file: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_gate_stops_batches_that_leave_with_one_sure_row(file: Path) -> None
     least.op_type = "ReduceMax"
     onnx.save(model, file)
     with pytest.raises(GateFailed, match=r"0\.00% take another exit one at a time, \d+\.\d+% in batches"):
-        check_exits(file, INPUTS, all_logits(torch_segments(parts()), [INPUTS]), PLAN)
+        check_exits(file, [(INPUTS, all_logits(torch_segments(parts()), [INPUTS]))], PLAN)
 
 
 def test_the_gate_stops_other_logits(file: Path, segment_files: list[Path], tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_gate_stops_other_logits(file: Path, segment_files: list[Path], tmp_
     onnx.save(model, tmp_path / "other.onnx")
     compose_one_file([*segment_files[:2], tmp_path / "other.onnx"], PLAN, file, SPEC, CLASSES)
     with pytest.raises(GateFailed, match=r"0\.00% take .* 0\.00% in batches of 8; logits differ by \d+"):
-        check_exits(file, INPUTS, all_logits(torch_segments(parts()), [INPUTS]), PLAN)
+        check_exits(file, [(INPUTS, all_logits(torch_segments(parts()), [INPUTS]))], PLAN)
 
 
 def test_a_sure_row_takes_no_unsure_row_along(files: list[Path], tmp_path: Path) -> None:

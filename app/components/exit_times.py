@@ -1,0 +1,72 @@
+"""What was timed of a file with exits: real samples one after another, and real batches."""
+
+import pandas as pd
+import streamlit as st
+
+from app import numbers
+from app.exits import Outcome
+from workers.calibration.calibrate import ExitsReport
+from workers.calibration.path_times import CONTENDED, DISAGREE, BatchTimes, PathTimes
+
+ABOUT = (
+    "Means of whole calls with real samples, both timed in one session; p50, p90 and p99 are those with "
+    "exits, a p99 from 662 calls on. One sample at a time runs the file; of a batch the undecided rows go on "
+    "alone, segment by segment."
+)
+
+
+def exit_times(outcome: Outcome, saved: ExitsReport | None) -> None:
+    """saved: report of the point with these thresholds, if there is one."""
+    report = outcome.explored.report
+    st.markdown("**Timed with real samples**")
+    if saved is None:
+        st.caption("At these thresholds nothing was timed yet: saved as a point, a stream of samples is.")
+    elif saved.times is None:
+        st.caption("No stream was timed: the thresholds were set on another machine than the exits.")
+    else:
+        _stream(saved.times)
+    if report.batches:
+        st.table(
+            batch_table(report.batches), border="horizontal", hide_index=True,
+            alt="Times of one call by its number of samples",
+        )  # fmt: skip
+        moved = outcome.thresholds != outcome.explored.calibrated
+        at = f" At thresholds {numbers.thresholds(report.thresholds)}, not those above." if moved else ""
+        st.caption(f"{ABOUT}{at}{_contended(report.batches)}")
+
+
+def _stream(times: PathTimes) -> None:
+    spread = times.stream
+    told = " · ".join(
+        f"{name} {numbers.milliseconds(value)}"
+        for name, value in (("p50", spread.p50_ms), ("p90", spread.p90_ms), ("p99", spread.p99_ms))
+    )
+    sentence = times.sentence.replace(" ms", f"{numbers.NARROW}ms").replace(" %", f"{numbers.NARROW}%")
+    if DISAGREE in times.marks:
+        sentence = f":orange[:material/warning: {sentence}]"
+    disturbed = " Contended: other programs took the cores meanwhile." if CONTENDED in times.marks else ""
+    st.caption(f"{sentence} {told}.{disturbed}")
+
+
+def _contended(batches: tuple[BatchTimes, ...]) -> str:
+    found = [f"{times.batch}" for times in batches if CONTENDED in times.marks]
+    return f" Contended, other programs took the cores meanwhile: batch {', '.join(found)}." if found else ""
+
+
+def batch_table(batches: tuple[BatchTimes, ...]) -> pd.DataFrame:
+    """One row per batch size."""
+    rows = []
+    for times in batches:
+        own = times.file if times.batch == 1 else times.executor
+        rows.append(
+            {
+                "Batch": f"{times.batch:,}",
+                "Full model": numbers.milliseconds(times.full.mean_ms),
+                "With exits": numbers.milliseconds(own.mean_ms),
+                "Change": numbers.faster(own.mean_ms / times.full.mean_ms),
+                "p50": numbers.milliseconds(own.p50_ms),
+                "p90": numbers.milliseconds(own.p90_ms),
+                "p99": numbers.milliseconds(own.p99_ms),
+            }
+        )
+    return pd.DataFrame(rows)
