@@ -17,6 +17,16 @@ from app.cli import _sentence
 from tests.app.conftest import RECIPE, Paredown
 from workers.catalog import METHODS, RUNTIMES
 
+EXITS = """\
+steps:
+- method: early_exit
+  exits: 2
+  epochs: 1
+  head_epochs: 1
+  batch_size: 32
+  max_drop: 20
+  guarantee: 0.9
+"""
 ROOT = Path(__file__).parents[2]
 Sources = list[str | Path]
 
@@ -196,6 +206,42 @@ def test_an_onnx_upload_is_measured_and_exported(
         np.prod(t.dims) for t in weights if t.data_type == onnx.TensorProto.FLOAT
     )
     assert accuracy(baseline, "test") == accuracy(report["stages"][-1], "test")
+
+
+def test_early_exits_come_as_one_file_and_its_description(
+    inputs: Path, sources: Sources, paredown: Paredown, tmp_path: Path
+) -> None:
+    (tmp_path / "exits.yaml").write_text(EXITS)
+    out = tmp_path / "out"
+    result = paredown("run", "exits.yaml", *sources, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert {file.name for file in out.iterdir()} == {
+        "model.onnx", "model.pt2", "exits.json", "recipe.yaml", "report.json",
+    }  # fmt: skip
+    told = json.loads((out / "exits.json").read_text("utf-8"))
+    assert len(told["cuts"]) == 2
+    assert [len(told[name]) for name in ("temperatures", "thresholds", "path_ms")] == [3, 2, 3]
+    assert told["path_ms"][0] < told["path_ms"][2]
+    assert told["guarantee"]["confidence"] == 0.9
+    assert told["guarantee"]["samples"] == 30
+    assert told["guarantee"]["sentence"].startswith("With 90 % confidence")
+    assert told["times"]["stream"]["calls"] >= 96
+    session = ort.InferenceSession(out / "model.onnx")
+    how = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
+    data = np.load(inputs / "pictures.npz")
+    rows = data["split"] == "validation"
+    pixels = data["images"][rows][:, None] / np.float32(255)
+    pixels = ((pixels - np.float32(how["mean"])) / np.float32(how["std"])).astype(np.float32)
+    found = [session.run(["logits", "exit"], {"input": one[None]}) for one in pixels]
+    taken = np.array([int(exit_[0]) for _, exit_ in found])
+    assert told["share"] == [(taken == number).mean() for number in (1, 2, 3)]
+    right = np.array([logits.argmax() for logits, _ in found]) == data["labels"][rows]
+    assert told["accuracy"] == right.mean()
+    (ratio,) = (
+        m["value"] for m in json.loads((out / "report.json").read_text("utf-8"))["stages"][-1]["measurements"]
+        if m["name"] == "latency_ratio"
+    )  # fmt: skip
+    assert ratio == pytest.approx(told["mean_ms"] / told["baseline_ms"])
 
 
 def test_steps_that_train_refuse_an_onnx_upload(

@@ -81,7 +81,7 @@ def move_and_solve(page: Page) -> str:
 
 def save(page: Page, web: Web) -> None:
     page.get_by_role("button", name="Save as point").click()
-    expect(page.get_by_role("button", name="Save as point")).to_be_disabled()
+    expect(page.get_by_role("button", name="Save as point")).to_be_disabled(timeout=30_000)
     with reading(web.settings.database) as session:
         (job,) = jobs.active(session, ("thresholds",))
     exits.do(web.settings, job.id)

@@ -1,5 +1,6 @@
 """A page at a time, on a database as it looks after days of work, without a server or a worker."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from streamlit.testing.v1 import AppTest
 
 import app.session
 from app import queueing
-from db.session import migrate
-from tests.support import experiments
+from db import variants
+from db.models import Stage
+from db.session import engine_for, migrate
+from tests.support import exits, experiments
 
 VIEWS = Path(app.session.__file__).parent / "views"
 Open = Callable[..., AppTest]
@@ -60,3 +63,21 @@ def visit(monkeypatch: pytest.MonkeyPatch, url: str, visited: object) -> Open:  
         return page
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With early exits; copy it before writing."""
+    return exits.project(tmp_path_factory)
+
+
+@pytest.fixture
+def stage(project: Path, tmp_path: Path, url: str) -> Stage:  # noqa: ARG001
+    """The stage with exits, in a copy of the project which the pages use."""
+    (tmp_path / "paredown.db").unlink()
+    for name in ("paredown.db-wal", "paredown.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    engine_for(app.session.settings().database).dispose()
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    with app.session.reading() as opened:
+        return variants.with_exits(opened)[0][1]

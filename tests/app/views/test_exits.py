@@ -16,7 +16,6 @@ from app.exits import explored
 from app.rival import Rival, best_alike, static_recipe, verdict
 from db import runs, variants
 from db.models import Job, Run, Stage, Variant
-from db.session import engine_for
 from tests.app.views.conftest import Open
 from tests.app.views.test_tradeoffs import texts
 from tests.support import exits
@@ -25,22 +24,7 @@ from workers.work.rows import threshold_columns
 
 Arrays = dict[str, np.ndarray]
 FAST = (0.35, 0.5)
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exits.project(tmp_path_factory)
-
-
-@pytest.fixture
-def stage(project: Path, tmp_path: Path, url: str) -> Stage:  # noqa: ARG001
-    """The stage with exits, in a copy of the project which the pages use."""
-    (tmp_path / "paredown.db").unlink()
-    for name in ("paredown.db-wal", "paredown.db-shm"):
-        (tmp_path / name).unlink(missing_ok=True)
-    engine_for(session.settings().database).dispose()
-    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
-    return read()[1]
+SURE = (0.75, 0.9)
 
 
 def read() -> tuple[Variant, Stage, Run]:
@@ -109,6 +93,39 @@ def test_numbers_are_those_of_a_count_by_hand(visit: Open, stage: Stage) -> None
     words = texts(page).replace("\u00a0", " ")
     assert f"{100 * found['share'][0]:.1f} % of the samples leave here" in words
     assert f"Test: {100 * by_hand(stage, FAST, 'test')['accuracy']:.2f} %" in words
+
+
+def test_the_gallery_shows_who_left_early_late_and_with_another_answer(visit: Open, stage: Stage) -> None:
+    """Counted sample by sample, in float64."""
+    page, (arrays, report) = visit("exits", thresholds=link(SURE)), kept(stage)
+    labels, said = arrays["validation_labels"], arrays["validation_logits"].argmax(axis=2)
+    scores, left = scores_and_ways(arrays["validation_logits"], report["temperatures"])
+    changed = said[np.arange(len(labels)), left] != said[:, 2]
+    worse = changed & (said[:, 2] == labels)
+    title = f"Another answer by leaving early: {changed.sum():,} samples, {worse.sum():,} for the worse"
+    assert changed.any()
+    assert title in texts(page)
+    found = explored(stage)
+    assert found is not None
+    outcome = found.at(SURE)
+    assert sorted(outcome.changed) == list(np.flatnonzero(changed))
+    assert list(worse[outcome.changed]) == sorted(worse[outcome.changed], reverse=True)
+    for rows, exit_, way, best in ((outcome.early(8), 0, 0, max), (outcome.late(8), 1, 2, min)):
+        assert len(set(rows)) == 8 == min(8, (left == way).sum())
+        per_class = {n: scores[(labels == n) & (left == way), exit_] for n in range(10)}
+        firsts = [n for n in per_class if len(per_class[n])][:8]
+        assert sorted(labels[rows[: len(firsts)]]) == firsts
+        for row in rows[: len(firsts)]:
+            assert left[row] == way
+            assert scores[row, exit_] == pytest.approx(best(per_class[int(labels[row])]))
+
+
+def scores_and_ways(logits: np.ndarray, temperatures: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2) largest probabilities of the exits, and (N,) where a sample leaves at SURE, from 0."""
+    scaled = logits[:, :2].astype(float) / np.array(temperatures[:2])[:, None]
+    odds = np.exp(scaled - scaled.max(axis=2, keepdims=True))
+    scores = odds.max(axis=2) / odds.sum(axis=2)
+    return scores, np.where(scores[:, 0] > SURE[0], 0, np.where(scores[:, 1] > SURE[1], 1, 2))
 
 
 def test_a_moved_slider_moves_the_numbers_and_the_url(visit: Open, stage: Stage) -> None:
