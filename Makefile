@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: test browser check slow demo up format clean
 
 test: $(READY) browser    ## all tests but the slow ones
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The journeys run in a real browser; a run without one would pass for the wrong reason.
 browser:

@@ -10,12 +10,13 @@ import numpy as np
 from workers.base import ExitPlan, Frozen
 from workers.deploy.parity import TOLERANCE, Parity, compare
 from workers.errors import GateFailed
-from workers.exits.scores import leaving, leaving_together, planned_scores
+from workers.exits.scores import leaving, leaving_together, never, planned_scores
 from workers.runtimes.onnxruntime import OnnxRuntime, OnnxRuntimeSession
 from workers.turns import training_turn
 
-#: A score within rounding of its threshold may fall either way.
 LEAST_SAME_EXIT = 0.999
+#: A score this near to its threshold falls either way by rounding alone: such a sample may take either exit.
+TIE = 1e-5
 BATCH = 8
 #: So many are compared however long that takes, where there are so many.
 LEAST_SAMPLES = 1024
@@ -25,9 +26,9 @@ class ExitParity(Frozen):
     """How far a file is from the segments it was made from."""
 
     samples: int
-    #: Share of samples that take the same exit, one at a time.
+    #: Share of samples that take the same exit, one at a time; ties count as the same.
     same_exit: float
-    #: Share of batches of 8 that leave where all their rows are sure.
+    #: Share of batches of 8 that leave where all their rows are sure, or that have a tie.
     same_exit_together: float
     #: Largest difference of a logit among those with the same exit, relative to the largest logit.
     logit_error: float
@@ -59,13 +60,13 @@ def check_exits(
         samples += len(inputs)
         if samples >= LEAST_SAMPLES and time.monotonic() - start > seconds:
             break
-    same, same_together, expected, got = map(np.concatenate, zip(*found, strict=True))
+    same, tied, same_together, expected, got = map(np.concatenate, zip(*found, strict=True))
     parity = compare(expected[same], got[same])
     return _passed(
         file,
         ExitParity(
             samples=samples,
-            same_exit=float(same.mean()),
+            same_exit=float((same | tied).mean()),
             same_exit_together=float(same_together.mean()),
             logit_error=parity.logit_error,
         ),
@@ -94,19 +95,30 @@ def _passed(file: Path, found: ExitParity, same_answer: float) -> ExitParity:
 def _compared(
     session: OnnxRuntimeSession, inputs: np.ndarray, logits: np.ndarray, plan: ExitPlan
 ) -> tuple[np.ndarray, ...]:
-    """(N,) the same exit alone, (N,) in batches; (N, classes) logits of the exit that is right to take, and
-    those that the file gives."""
+    """(N,) the same exit alone, (N,) a tie, (N,) the same in batches or a tie there; (N, classes) logits of
+    the exit that is right to take, and those that the file gives."""
     assert plan.thresholds is not None
     scores = planned_scores(plan, logits)
     got, taken = _run(session, inputs, 1)
     expected = leaving(scores, plan.thresholds)
     _, together = _run(session, inputs, BATCH)
+    tied = _tied(scores, plan)
+    starts = np.arange(0, len(inputs), BATCH)
+    tied_together = np.repeat(np.logical_or.reduceat(tied, starts), BATCH)[: len(inputs)]
     return (
         taken == expected,
-        together == leaving_together(scores, plan.thresholds, BATCH),
+        tied,
+        (together == leaving_together(scores, plan.thresholds, BATCH)) | tied_together,
         logits[np.arange(len(logits)), expected - 1],
         got,
     )
+
+
+def _tied(scores: np.ndarray, plan: ExitPlan) -> np.ndarray:
+    """(N,) True where the score of an exit is next to its threshold, unless no score is beyond that."""
+    thresholds = np.asarray(plan.thresholds)
+    near = (np.abs(scores - thresholds) < TIE) & (thresholds < never(plan.score, len(thresholds)))
+    return np.asarray(near.any(axis=1) & (plan.score != "patience"))  # which counts answers
 
 
 def _run(session: OnnxRuntimeSession, inputs: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -80,6 +80,21 @@ def test_the_gate_stops_other_exits_of_single_samples(file: Path) -> None:
         check_exits(file, [(inputs, logits)], PLAN)
 
 
+def test_a_tie_is_no_other_exit(file: Path) -> None:
+    """A sample that has just the threshold as its score may leave by rounding, and its batch with it."""
+    logits = all_logits(torch_segments(parts()), [INPUTS])
+    scores = planned_scores(PLAN, logits)[:, 0]
+    threshold = float(np.sort(scores)[30])
+    plan = PLAN.model_copy(update={"thresholds": (threshold, 0.6)})
+    set_thresholds(file, (threshold - 5e-6, 0.6))
+    parity = check_exits(file, [(INPUTS, logits)], plan)
+    assert (parity.same_exit, parity.same_exit_together) == (1, 1)
+    assert parity.logit_error < 1e-5
+    set_thresholds(file, (float(np.sort(scores)[20]), 0.6))
+    with pytest.raises(GateFailed):
+        check_exits(file, [(INPUTS, logits)], plan)
+
+
 def test_the_gate_stops_batches_that_leave_with_one_sure_row(file: Path) -> None:
     model = onnx.load(file)
     least = next(node for node in model.graph.node if node.op_type == "ReduceMin")
