@@ -6,7 +6,7 @@ import pandas as pd
 from app.charts.theme import colours, themed
 
 HEIGHT = 230
-#: Title and format of the axis; without one as many digits as tell its numbers apart.
+#: Title and format of the axis, whose steps it tells apart; without one as many digits as that needs.
 AXES: dict[str, tuple[str, str | None]] = {
     "loss": ("Training loss", None),
     "accuracy": ("Accuracy (validation)", ".1%"),
@@ -27,7 +27,7 @@ def curve(points: pd.DataFrame, name: str) -> alt.Chart:
             f"{name}:Q",
             title=title,
             scale=alt.Scale(zero=False),
-            axis=alt.Axis(format=form or alt.Undefined, tickCount=5),
+            axis=alt.Axis(format=form, tickCount=5, tickMinStep=0.001) if form else alt.Axis(tickCount=5),
         ),
         color=alt.Color("stage:N", scale=colours(stages), legend=alt.Legend() if len(stages) > 1 else None),
         tooltip=["stage:N", "epoch:Q", alt.Tooltip(f"{name}:Q", title=title, format=".4f")],

@@ -105,7 +105,9 @@ def _machine(worker: Worker) -> None:
     if "cpu" not in facts:
         st.caption("It is looking at its machine; that takes a few seconds.")
         return
-    st.caption(f"{facts['cpu']} · {facts.get('logical_cores', '–')} cores · {facts.get('instructions', '')}")
+    vnni = f"with{'' if facts['vnni'] else 'out'} VNNI" if "vnni" in facts else ""  # int8 gains by it
+    cores, instructions = facts.get("logical_cores", "–"), facts.get("instructions", "")
+    st.caption(f"{facts['cpu']} · {cores} cores · {instructions} {vnni}")
     memory = numbers.size(facts.get("memory_bytes"))
     st.caption(f"{memory} memory · {facts.get('system', '')} · host {facts.get('host', '–')}")
     runtime_list(worker)

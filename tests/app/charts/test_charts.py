@@ -94,6 +94,13 @@ def test_many_variants_are_about_ten_thousand_marks_with_the_whole_front() -> No
     assert sum(sizes) < 10_000
 
 
+def test_ticks_of_an_accuracy_are_told_apart() -> None:
+    """A change of a tenth of a point had five ticks, told as 96.6, 96.7, 96.7, 96.8 and 96.8 %."""
+    points = pd.DataFrame({"stage": "a", "epoch": [0, 1], "accuracy": [0.966, 0.968]})
+    axis = spec(curve(points, "accuracy"))["encoding"]["y"]["axis"]
+    assert (axis["format"], axis["tickMinStep"]) == (".1%", 0.001)
+
+
 def test_curve_leaves_out_epochs_without_the_number() -> None:
     points = pd.DataFrame({"stage": "Fine-tuning", "epoch": [0, 1, 2], "loss": [None, 0.4, 0.2]})
     (rows,) = spec(curve(points, "loss"))["datasets"].values()
