@@ -208,6 +208,7 @@ def test_an_onnx_upload_is_measured_and_exported(
     assert accuracy(baseline, "test") == accuracy(report["stages"][-1], "test")
 
 
+@pytest.mark.slow
 def test_early_exits_come_as_one_file_and_its_description(
     inputs: Path, sources: Sources, paredown: Paredown, tmp_path: Path
 ) -> None:

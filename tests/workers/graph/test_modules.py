@@ -150,7 +150,9 @@ def test_weights_of_half_and_double_precision(export: Export) -> None:
     assert graph.get_parameter("slim.weight").dtype is torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "swin_t"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", pytest.param("swin_t", marks=pytest.mark.slow)]
+)
 @torch.no_grad()
 def test_torchvision(name: str, export: Export) -> None:
     net = trained(lambda: torchvision.models.get_model(name, weights=None, num_classes=7))

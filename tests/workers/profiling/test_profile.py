@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -98,12 +98,12 @@ def profiles(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("name", ["plain", "wide", "narrow", "int8"])
 def test_operators_and_what_is_added_take_about_as_long_as_the_whole(
-    profiles: dict[str, Profile], files: dict[str, Path], name: str
+    files: dict[str, Path], name: str
 ) -> None:
-    """In one of three tries: a busy neighbour takes more than these networks do."""
-    assert profiles[name].calls >= 25
-    again = (profile([files[name]], BENCH, PEAKS, seconds=0.5)[0] for _ in range(2))
-    assert any(abs(found.rest_ms) < 0.35 * found.latency_ms for found in chain([profiles[name]], again))
+    """In one of three tries: a busy neighbour takes more than these networks do, 16 samples at a time too."""
+    bench = replace(BENCH, target=Target(host="here", batch=16))
+    tries = (profile([files[name]], bench, PEAKS, seconds=0.5)[0] for _ in range(3))
+    assert any(abs(found.rest_ms) < 0.35 * found.latency_ms and found.calls >= 25 for found in tries)
 
 
 def test_many_small_operators_are_not_charged_for_being_written_down(tmp_path: Path) -> None:
