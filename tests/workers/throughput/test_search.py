@@ -13,7 +13,7 @@ from workers import turns
 from workers.base import Runtime, Session
 from workers.errors import ModelRefused
 from workers.runtimes.onnxruntime import OnnxRuntime
-from workers.throughput.grid import Cell
+from workers.throughput.grid import Cell, Grid
 from workers.throughput.search import measure_grid, possible_batches
 from workers.throughput.streams import opened
 
@@ -58,16 +58,28 @@ def by_way(cells: tuple[Cell, ...]) -> dict[tuple[int, int, int], Cell]:
 
 
 def test_rates_of_known_calls_add_up_over_streams_and_samples() -> None:
-    """2 ms a call and a batch of b: b / 2 ms, twice that with two streams."""
-    grid = measure_grid(Sleeping(lambda *_: 0.002), Path(), SAMPLES, cores=2, seconds=1.5)
+    """2 ms a call and a batch of b: b / 2 ms, twice that with two streams.
+
+    A busy neighbour makes calls longer, never shorter: their length need only be right in one of three tries.
+    """
+    grids = (
+        measure_grid(Sleeping(lambda *_: 0.002), Path(), SAMPLES, cores=2, seconds=1.5) for _ in range(3)
+    )
+    assert any(map(_adds_up, grids))
+
+
+def _adds_up(grid: Grid) -> bool:
     found = by_way(grid.cells)
     assert len(found) == 18
+    assert (grid.notes, grid.cores) == ((), 2)
+    as_long = []
     for (streams, _, batch), cell in found.items():
         ideal = streams * batch / 0.002
-        assert 0.4 * ideal < cell.samples_per_s <= ideal
+        assert cell.samples_per_s <= ideal
         assert cell.low <= cell.samples_per_s <= cell.high
-        assert 2 <= cell.p50_ms < 5
-    assert (grid.notes, grid.cores) == ((), 2)
+        assert cell.p50_ms >= 2
+        as_long.append(cell.p50_ms < 5 and cell.samples_per_s > 0.6 * ideal)
+    return all(as_long)
 
 
 def test_a_p99_comes_with_662_calls_and_not_before() -> None:
