@@ -6,7 +6,9 @@ READY := .venv/.ready
 .PHONY: test browser check slow demo up format clean
 
 test: $(READY) browser    ## all tests but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS) \
+		|| { echo "Some tests take times: what failed beside others must pass alone."; \
+			$(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 # The journeys run in a real browser; a run without one would pass for the wrong reason.
 browser:
