@@ -56,7 +56,8 @@ def job_of(asked: Asked) -> Job | None:
 
 def proposals(spots: Sequence[Spot]) -> dict[int, list[str]]:
     """By the number of exits that is asked for: the nodes that a run would put them after."""
-    return {number: [spot.name for spot in spread(spots, number)] for number in SHARES}
+    answered = [spot.answered for spot in spots]
+    return {number: [spots[index].name for index in spread(answered, number)] for number in SHARES}
 
 
 def merged(spots: Sequence[Spot], keep: Collection[str]) -> list[Spot]:

@@ -82,7 +82,7 @@ def _expect(asked: _Asked, online: set[str]) -> None:
     facts = asked.model.facts or {}
     known = {name: measured.get(name, facts.get(name)) for name in ("macs", "parameters", "size")}
     expected = outlook(asked.model, asked.dataset, asked.experiment, asked.recipe, online)
-    place = asked.target or asked.runtime  # of machines elsewhere nothing is guessed
+    place = asked.target or asked.runtime  # a machine is guessed for by its own times, or not at all
     estimate_panel(asked.recipe, known, expected, runtime=place, trainable=asked.trainable, online=online)
 
 

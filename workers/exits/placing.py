@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx
@@ -64,16 +63,6 @@ class Spot(Frozen):
         return self.share + self.head
 
 
-class Answers(Protocol):
-    """What can be put at shares of the latency."""
-
-    @property
-    def answered(self) -> float: ...
-
-
-Answering = TypeVar("Answering", bound=Answers)
-
-
 def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Context) -> list[Place]:
     """Cuts between blocks that answer nearest to SHARES; fewer than asked where they would answer closer to
     each other than MIN_GAP.
@@ -81,7 +70,7 @@ def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Co
     Raises StepFailed when there is no place at all.
     """
     places = timed_block_ends(graph, kind, context)
-    found = spread(places, number)
+    found = [places[index] for index in spread([place.answered for place in places], number)]
     if not found:
         raise StepFailed(
             "early_exit",
@@ -92,13 +81,14 @@ def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Co
     return found
 
 
-def spread(places: Sequence[Answering], number: int) -> list[Answering]:
-    """Those that `place_by_number` takes; places: first to last."""
-    found: list[Answering] = []
+def spread(answered: Sequence[float], number: int) -> list[int]:
+    """Which of the places `place_by_number` takes. answered: shares of the latency, first to last place."""
+    found: list[int] = []
     for wanted in SHARES[number]:
-        free = [place for place in places if _has_room(place, found)]
+        least = answered[found[-1]] + MIN_GAP if found else 0.0
+        free = [index for index, share in enumerate(answered) if least <= share <= 1 - MIN_GAP]
         if free:
-            found.append(min(free, key=lambda place: abs(place.answered - wanted)))
+            found.append(min(free, key=lambda index: abs(answered[index] - wanted)))
     return found
 
 
@@ -225,11 +215,6 @@ def _empty(folder: Path, like: onnx.ModelProto) -> Path:
 
 def _numbered(name: str, points: Iterable[object]) -> list[str]:
     return [f"{name}_{index}" for index, _ in enumerate(points)]
-
-
-def _has_room(place: Answers, found: Sequence[Answers]) -> bool:
-    after_the_last = not found or place.answered >= found[-1].answered + MIN_GAP
-    return after_the_last and place.answered <= 1 - MIN_GAP
 
 
 def _shape(context: Context) -> tuple[int, ...]:
