@@ -27,15 +27,17 @@ class Place:
     facts: Sequence[Mapping[str, Any]]
 
 
-def place_of(asked: str, recipe: Plain, online: set[str]) -> Place:
-    """asked: a named machine, or what `workers.places.choose` takes, on the worker that will do the run."""
+def place_of(target: str, runtime: str, recipe: Plain, online: set[str]) -> Place:
+    """target: a machine that has a name, guessed for by its own times or not at all; empty for the worker
+    that will do the run. runtime: what `workers.places.choose` takes there.
+    """
     queue = queue_for(recipe, online)
     with app.session.reading() as session:
-        named = {target.name: target.worker for target in workers.targets(session)}
+        named = {known.name: known.worker for known in workers.targets(session)}
         own = [worker.facts for worker in workers.online(session) if queue in worker.queues]
-    if asked in named:
-        return Place(asked, USUAL, [named[asked].facts])
-    return Place("", asked, own)
+    if target:
+        return Place(target, USUAL, [named[target].facts] if target in named else [])
+    return Place("", runtime, own)
 
 
 def unknown_latency(outlook: Outlook, place: Place, *, trainable: bool) -> str:

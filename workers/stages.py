@@ -24,6 +24,7 @@ from workers.deploy.parity import Parity
 from workers.graph.importing import file_sha256
 from workers.host import versions
 from workers.recipe import Recipe, settings_of, step_id
+from workers.writing import written_whole
 
 #: What is left of a run that was killed, and that nobody took up again, goes after this time.
 ABANDONED_S = 7 * 24 * 3600
@@ -178,9 +179,8 @@ class Store:
 
     def keep_measured(self, key: str, place: str | None, measurements: Sequence[Measurement]) -> None:
         file = self._measurements(key, place)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps([m.model_dump(mode="json") for m in measurements]))
-        partial.replace(file)
+        with written_whole(file) as partial:
+            partial.write_text(json.dumps([m.model_dump(mode="json") for m in measurements]))
 
     def _measurements(self, key: str, place: str | None) -> Path:
         return self.folder / key / ("measured.json" if place is None else f"measured-{place}.json")

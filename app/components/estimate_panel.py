@@ -6,9 +6,10 @@ import streamlit as st
 
 from app import numbers
 from app.components.live import live
+from app.components.plain import plain
 from app.components.progress import job_progress
 from app.predicting import Check, Outlook
-from app.preflight import NONE, Place, left_of, place_of, sentences, unknown_latency
+from app.preflight import NONE, Place, left_of, sentences, unknown_latency
 from app.recipes import Plain, trains
 
 UNKNOWN = "not known"
@@ -23,16 +24,12 @@ def estimate_panel(
     recipe: Plain,
     baseline: Mapping[str, float | None],
     outlook: Outlook,
+    place: Place,
     *,
-    runtime: str,
     trainable: bool,
     online: set[str],
 ) -> None:
-    """baseline: `macs`, `parameters` and `size`, as far as they are known.
-
-    runtime: what was asked for, or the name of a machine elsewhere.
-    """
-    place = place_of(runtime, recipe, online)
+    """baseline: `macs`, `parameters` and `size`, as far as they are known."""
     with st.container(border=True):
         st.markdown("**What to expect**")
         rows = [
@@ -48,7 +45,7 @@ def estimate_panel(
             live("/api/state/predictors", key="live-predictor")
             job_progress(outlook.job, key="predictor")
         for sentence in sentences(recipe, outlook, place, trainable=trainable, online=online):
-            st.markdown(f":material/info: {sentence}")
+            st.markdown(f":material/info: {plain(sentence, 600)}")
 
 
 def _estimate(
@@ -95,10 +92,10 @@ def _about_latency(recipe: Plain, outlook: Outlook, place: Place, unknown: str) 
         yield _italic(why)
         return
     threads = f"{target.threads} thread{'s' * (target.threads != 1)}"
-    where = f"{place.name}, {target.software}" if place.name else target.software
+    where = f"{plain(place.name)}, {target.software}" if place.name else target.software
     checked = _checked(outlook.check)
     yield f"Latency: {where}, {threads}, guessed from times of this model's layers; {checked}."
-    yield from expected.notes
+    yield from (plain(note, 600) for note in expected.notes)
 
 
 def _about_training(recipe: Plain, outlook: Outlook) -> Iterator[str]:
@@ -107,7 +104,7 @@ def _about_training(recipe: Plain, outlook: Outlook) -> Iterator[str]:
 
 
 def _italic(sentence: str) -> str:
-    return f"*{sentence}*"
+    return f"*{plain(sentence, 600)}*"
 
 
 def _inside(sentence: str) -> str:

@@ -11,6 +11,7 @@ import yaml
 from app.components.error_box import error_box
 from app.components.linked import remember
 from app.components.method_form import method_form
+from app.components.plain import plain
 from app.recipes import Plain, added, moved, presets, whole
 from workers.catalog import METHODS
 from workers.errors import ParedownError
@@ -57,7 +58,8 @@ def _from_url() -> Plain:
     except (ValueError, TypeError, KeyError):
         why = "it was cut short."
     st.warning(
-        f"The recipe in this link cannot be used; {why} The preset {first['name']} stands here instead."
+        f"The recipe in this link cannot be used; {plain(why, 600)} "
+        f"The preset {first['name']} stands here instead."
     )
     return first
 

@@ -15,6 +15,7 @@ from app.components.linked import linked_choice
 from app.components.recipe_chain import recipe_chain
 from app.components.runtime_choice import place_choice
 from app.predicting import outlook
+from app.preflight import place_of
 from app.queueing import queue_runs
 from app.recipes import AMOUNTS, Plain, has_amount, refusal, with_amount
 from db import datasets, models_, runs, variants, workers
@@ -82,8 +83,8 @@ def _expect(asked: _Asked, online: set[str]) -> None:
     facts = asked.model.facts or {}
     known = {name: measured.get(name, facts.get(name)) for name in ("macs", "parameters", "size")}
     expected = outlook(asked.model, asked.dataset, asked.experiment, asked.recipe, online)
-    place = asked.target or asked.runtime  # a machine is guessed for by its own times, or not at all
-    estimate_panel(asked.recipe, known, expected, runtime=place, trainable=asked.trainable, online=online)
+    place = place_of(asked.target, asked.runtime, asked.recipe, online)
+    estimate_panel(asked.recipe, known, expected, place, trainable=asked.trainable, online=online)
 
 
 def _empty(has_model: bool, has_data: bool) -> None:

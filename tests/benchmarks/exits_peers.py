@@ -33,14 +33,13 @@ def branchynet(
     shapes = values(graph, PREPROCESSING.shape)
     nodes = {node.name: node for node in graph.graph.nodes}
     torch.manual_seed(shop.seed)
-    points = [nodes[name] for name in cuts]
-    made = heads_for(graph, points, shop.task.model.spec, "auto", shop.seed)
+    made = heads_for(graph, cuts, shop.task.model.spec, "auto", shop.seed)
     if heads == "mean":
         made = {
-            cut.name: nn.Sequential(
-                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shapes[cut].shape[1], 10)
+            cut: nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shapes[nodes[cut]].shape[1], 10)
             )
-            for cut in points
+            for cut in cuts
         }
     staged = add_exits(graph, made)
 

@@ -78,7 +78,7 @@ def measured(name: str, side: int, folder: Path) -> Iterator[str]:
         device=torch.device("cpu"), seed=0, scratch=folder, tell=lambda _: None,
     )  # fmt: skip
     places = place_by_number(model.graph, EXITS, "auto", context)
-    heads = heads_for(model.graph, [found.cut for found in places], spec, "auto", 0)
+    heads = heads_for(model.graph, [found.name for found in places], spec, "auto", 0)
     plan = ExitPlan(
         cuts=tuple(heads), score="probability", thresholds=(never("probability", EXITS),) * len(places)
     )

@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from workers.data.cache import written_whole
 from workers.data.limits import Limits
 from workers.data.pictures import (
     UnreadablePicture,
@@ -22,6 +21,7 @@ from workers.data.pictures import (
 from workers.data.samples import Samples, refuse_classes
 from workers.data.tree import FORM, Tree, arrange, is_hidden, printable
 from workers.errors import DatasetRefused
+from workers.writing import written_whole
 
 SUFFIXES = frozenset(".png .jpg .jpeg .jpe .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 FOREIGN, DAMAGED, COLOUR, GREY = range(4)
@@ -159,7 +159,7 @@ def decode_all(
             return DAMAGED if PurePosixPath(name).suffix.lower() in SUFFIXES else FOREIGN
 
     states = np.array([one for part in in_parallel(state, len(names)) for one in part], dtype=np.uint8)
-    with written_whole(remembered) as file:
+    with written_whole(remembered) as partial, partial.open("wb") as file:
         np.save(file, states)
     return states
 

@@ -12,9 +12,9 @@ import torch
 
 from workers.base import ImagePreprocessing, Split
 from workers.data.augment import Augmentation, augmentation
-from workers.data.cache import written_whole
 from workers.data.limits import Limits
 from workers.data.pictures import Pictures, fit, in_parallel
+from workers.writing import written_whole
 
 #: In the name of what is cached; raise it when the same picture would be decoded to other pixels.
 VERSION = 1
@@ -142,7 +142,7 @@ def write(target: Path, pictures: Pictures, preprocessing: ImagePreprocessing, l
     """Decode all pictures into one .npy: written in order, for a full disk is then an error and no crash."""
     shape = (len(pictures), *preprocessing.shape)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with written_whole(target) as file:
+    with written_whole(target) as partial, partial.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for batch in in_parallel(lambda index: fit(pictures[index], preprocessing, limits), len(pictures)):
             file.write(np.stack(batch).tobytes())

@@ -18,6 +18,7 @@ from workers.base import INPUT_NAME, OUTPUT_NAME, Candidate, ModelSpec
 from workers.errors import StepFailed
 from workers.exits.staging import hidden_shapes, segments
 from workers.graph.to_onnx import to_onnx
+from workers.writing import written_whole
 
 #: More a protobuf cannot hold.
 MAX_BYTES = 2**31 - 1
@@ -83,12 +84,8 @@ def save_model(model: ModelProto, path: Path) -> None:
             f"would be {model.ByteSize():,} bytes long; one ONNX file holds at most {MAX_BYTES:,}.",
             "Make the model smaller: prune it more.",
         )
-    partial = path.with_suffix(".partial")
-    try:
+    with written_whole(path) as partial:
         onnx.save(model, str(partial))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _anonymize(model: ModelProto) -> None:

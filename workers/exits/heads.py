@@ -29,13 +29,18 @@ _LAYOUT_KEPT = ("add", "mul", "pad", "roll", "slice", "clone", "contiguous", "ca
 
 
 def heads_for(
-    graph: GraphModule, cuts: Sequence[Node], spec: ModelSpec, kind: HeadKind, seed: int
+    graph: GraphModule, cuts: Sequence[str], spec: ModelSpec, kind: HeadKind, seed: int
 ) -> dict[str, nn.Sequential]:
     """By the name of each cut a head with fresh weights that fits the features there."""
     known = values(graph, spec.preprocessing.shape)
+    nodes = {node.name: node for node in graph.graph.nodes}
     return {
-        cut.name: make_head(
-            known[cut].shape[1:], layout_of(graph, cut, known[cut].dim()), spec.classes, kind, seed + index
+        cut: make_head(
+            known[nodes[cut]].shape[1:],
+            layout_of(graph, nodes[cut], known[nodes[cut]].dim()),
+            spec.classes,
+            kind,
+            seed + index,
         )
         for index, cut in enumerate(cuts)
     }

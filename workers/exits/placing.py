@@ -3,7 +3,6 @@
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +35,12 @@ SECONDS, MIN_ROUNDS = 1.0, 3
 QUANTILE = 0.1
 
 
-@dataclass(frozen=True)
-class Place:
-    """A cut. share: of the model's latency that has passed when it is reached, heads left out.
-    head: what its own head takes on top, as a share of the same latency."""
+class Spot(Frozen):
+    """Where an exit can stand. name: of the node that is cut. share: of the model's latency that has passed
+    when it is reached, heads left out. head: what its own head takes on top, as a share of the same latency.
+    """
 
-    cut: Node
+    name: str
     share: float
     head: float
 
@@ -51,30 +50,18 @@ class Place:
         return self.share + self.head
 
 
-class Spot(Frozen):
-    """A place by the name of its node, for who has no graph; the fields are those of `Place`."""
-
-    name: str
-    share: float
-    head: float
-
-    @property
-    def answered(self) -> float:
-        return self.share + self.head
-
-
-def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Context) -> list[Place]:
+def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Context) -> list[Spot]:
     """Cuts between blocks that answer nearest to SHARES; fewer than asked where they would answer closer to
     each other than MIN_GAP.
 
     Raises StepFailed when there is no place at all.
     """
-    places = timed_block_ends(graph, kind, context)
-    found = [places[index] for index in spread([place.answered for place in places], number)]
+    spots = timed_block_ends(graph, kind, context)
+    found = [spots[index] for index in spread([spot.answered for spot in spots], number)]
     if not found:
         raise StepFailed(
             "early_exit",
-            f"no exit would answer before {1 - MIN_GAP:.0%} of its latency have passed ({len(places)} places "
+            f"no exit would answer before {1 - MIN_GAP:.0%} of its latency have passed ({len(spots)} places "
             "were looked at).",
             "Name the cuts in `exits`, or leave this step out.",
         )
@@ -82,7 +69,7 @@ def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Co
 
 
 def spread(answered: Sequence[float], number: int) -> list[int]:
-    """Which of the places `place_by_number` takes. answered: shares of the latency, first to last place."""
+    """Which of the places `place_by_number` takes. answered: shares of the latency, first to last spot."""
     found: list[int] = []
     for wanted in SHARES[number]:
         least = answered[found[-1]] + MIN_GAP if found else 0.0
@@ -92,7 +79,7 @@ def spread(answered: Sequence[float], number: int) -> list[int]:
     return found
 
 
-def place_by_name(graph: GraphModule, names: Sequence[str], kind: HeadKind, context: Context) -> list[Place]:
+def place_by_name(graph: GraphModule, names: Sequence[str], kind: HeadKind, context: Context) -> list[Spot]:
     """Any cut points, in the graph's order. Raises StepFailed for a name that is none."""
     points = {node.name: node for node in cut_points(graph, _shape(context))}
     for name in names:
@@ -105,12 +92,12 @@ def place_by_name(graph: GraphModule, names: Sequence[str], kind: HeadKind, cont
     return timed_places(graph, [node for name, node in points.items() if name in names], kind, context)
 
 
-def timed_block_ends(graph: GraphModule, kind: HeadKind, context: Context) -> list[Place]:
+def timed_block_ends(graph: GraphModule, kind: HeadKind, context: Context) -> list[Spot]:
     """All cuts between blocks."""
     return timed_places(graph, block_ends(graph, cut_points(graph, _shape(context))), kind, context)
 
 
-def timed_places(graph: GraphModule, points: Sequence[Node], kind: HeadKind, context: Context) -> list[Place]:
+def timed_places(graph: GraphModule, points: Sequence[Node], kind: HeadKind, context: Context) -> list[Spot]:
     """All of these cut points. What lies between two of them is timed once, and so is every head: together
     that takes as long as the model itself, however many points there are.
     """
@@ -121,7 +108,7 @@ def timed_places(graph: GraphModule, points: Sequence[Node], kind: HeadKind, con
     blocks, heads = seconds[: len(points) + 1], seconds[len(points) + 1 :]
     shares = np.cumsum(blocks) / sum(blocks)
     return [
-        Place(point, float(share), head / sum(blocks))
+        Spot(name=point.name, share=float(share), head=head / sum(blocks))
         for point, share, head in zip(points, shares, heads, strict=False)
     ]
 
@@ -131,7 +118,7 @@ def _with_heads(
 ) -> onnx.ModelProto:
     """One ONNX model that gives every cut, every head's logits and the end, for the target's batch size."""
     shape, spec = _shape(context), context.original.spec
-    staged = add_exits(graph, heads_for(graph, points, spec, kind, context.seed))
+    staged = add_exits(graph, heads_for(graph, [point.name for point in points], spec, kind, context.seed))
     nodes = {node.name: node for node in staged.graph.nodes}
     *logits, end = ends_of(staged)
     cuts = [nodes[point.name] for point in points]

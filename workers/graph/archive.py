@@ -7,9 +7,7 @@ here. What is read is JSON, raw tensors, and nothing else; what is written is th
 
 import io
 import json
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from workers.base import Preprocessing
 from workers.errors import ModelRefused
 from workers.graph.expressions import check_expressions
 from workers.graph.records import read_tensors
+from workers.writing import written_whole
 
 SCHEMA_MAJOR = 8
 MAX_JSON_BYTES = 32 << 20
@@ -117,14 +116,8 @@ def write_archive(program: ExportedProgram, path: Path) -> None:
     """Write a canonical `.pt2`: no pickle, no stack trace. `path` appears whole or not at all."""
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".pt2")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as partial:
+        partial.write_bytes(buffer.getbuffer())
 
 
 def checked_name(name: str) -> str:

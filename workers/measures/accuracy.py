@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from workers.base import Artefact, Bench, Measure, Measurement, Progress, Session, Split, Target
 from workers.host import logical_cores
 from workers.turns import training_turn
+from workers.writing import written_whole
 
 BATCH_SIZE = 64
 SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -86,7 +87,5 @@ def keep_answers(path: Path, answers: Mapping[Split, np.ndarray], labels: Mappin
     """Write an `answers_file` whole or not at all."""
     kept = {split: values.astype(np.int32) for split, values in answers.items()}
     right = {f"{split}_labels": values.astype(np.int32) for split, values in labels.items()}
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with written_whole(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **kept, **right)
-    partial.replace(path)

@@ -13,7 +13,7 @@ from workers.base import Candidate, Context, ExitPlan, Family, Frozen, Method, P
 from workers.errors import StepFailed
 from workers.exits.heads import HeadKind, heads_for
 from workers.exits.losses import LabelLossName, exit_loss
-from workers.exits.placing import Place, place_by_name, place_by_number
+from workers.exits.placing import Spot, place_by_name, place_by_number
 from workers.exits.staging import HeadsOnly, add_exits, balanced
 from workers.training.distillation import accuracy_of, learn_from
 from workers.training.loop import train
@@ -124,30 +124,27 @@ class EarlyExit(ExitSettings, TrainingSettings, Method):
                 "an ONNX file cannot be trained." if model.graph is None else "the model has exits already.",
                 "Upload the model as a .pt2." if model.graph is None else "Leave one of the two steps out.",
             )
-        places = self._places(model.graph, context)
-        cuts = [place.cut for place in places]
+        spots = self._spots(model.graph, context)
+        cuts = [spot.name for spot in spots]
         heads = heads_for(model.graph, cuts, model.spec, self.head, context.seed)
         staged = add_exits(model.graph, heads)
         staged, told = _Training(self, model, context).run(staged)
         plan = ExitPlan(
-            cuts=tuple(heads), score=self.score, max_drop=self.max_drop, confidence=self.guarantee or None
+            cuts=tuple(cuts), score=self.score, max_drop=self.max_drop, confidence=self.guarantee or None
         )
-        notes = (*model.notes, *self._placed(places), *told)
+        notes = (*model.notes, *self._placed(spots), *told)
         return dataclasses.replace(model, graph=staged, exits=plan, notes=notes)
 
-    def _places(self, graph: GraphModule, context: Context) -> list[Place]:
+    def _spots(self, graph: GraphModule, context: Context) -> list[Spot]:
         if isinstance(self.exits, int):
             return place_by_number(graph, self.exits, self.head, context)
         return place_by_name(graph, self.exits, self.head, context)
 
-    def _placed(self, places: Sequence[Place]) -> list[str]:
-        where = (
-            f"{place.cut.name} ({place.share:.0%} of the latency, its head {place.head:.0%})"
-            for place in places
-        )
+    def _placed(self, spots: Sequence[Spot]) -> list[str]:
+        where = (f"{spot.name} ({spot.share:.0%} of the latency, its head {spot.head:.0%})" for spot in spots)
         notes = [f"Exits after {', '.join(where)}."]
-        if isinstance(self.exits, int) and len(places) < self.exits:
-            notes.append(f"{len(places)} instead of {self.exits} exits: no other cuts are far enough apart.")
+        if isinstance(self.exits, int) and len(spots) < self.exits:
+            notes.append(f"{len(spots)} instead of {self.exits} exits: no other cuts are far enough apart.")
         return notes
 
 

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ from workers.errors import StepFailed
 from workers.factors.decompose import can_decompose, decompose, full_ranks
 from workers.graph.layer_roles import LAYERS
 from workers.graph.replacing import replace_layer, replaceable_layers
-from workers.prediction.keeping import written_whole
 from workers.prediction.plan import ROUND_TO, Plan
 from workers.prediction.resizing import resized
 from workers.prediction.rewriting import OTHERS, STATIC, rewrite
@@ -32,6 +30,7 @@ from workers.pruning.choosing import choose
 from workers.pruning.following import copied
 from workers.pruning.groups import CannotFollow, Group, cut
 from workers.pruning.search import sample_input
+from workers.writing import written_whole
 
 #: Shares of the channels that go; the most telling ones first, for slow models stop early.
 UNIFORM = (0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875)
@@ -119,7 +118,8 @@ class Networks:
                 graph = self._cut(dropped)
             except CannotFollow:
                 return False
-            written_whole(file, partial(self._write_like, graph))
+            with written_whole(file) as partial:
+                self._write_like(graph, partial)
         self.dropped[file] = dropped
         return True
 
@@ -171,8 +171,8 @@ class Networks:
     def _rewrite(self, file: Path, written: Path, mode: str) -> None:
         """As `rewrite`; nothing where it is done."""
         if not written.exists():
-            with tempfile.TemporaryDirectory() as scratch:
-                written_whole(written, lambda partial: rewrite(file, partial, mode, self.spec, Path(scratch)))
+            with tempfile.TemporaryDirectory() as scratch, written_whole(written) as partial:
+                rewrite(file, partial, mode, self.spec, Path(scratch))
 
     def thin(self) -> dict[Path, float]:
         """Every layer factorised that can be."""
@@ -181,7 +181,8 @@ class Networks:
             self.tell(Progress("building it with thin layers", 0.35))
             file = self.folder / f"thin-{share}.onnx"
             if not file.exists():
-                written_whole(file, partial(self._write, self._factorised(share)))
+                with written_whole(file) as partial:
+                    self._write(self._factorised(share), partial)
             found[file] = share
         return found
 

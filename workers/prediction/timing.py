@@ -13,10 +13,10 @@ from torch import Tensor
 from workers.base import Bench, ModelSpec, Place, Progress
 from workers.data.one_batch import OneBatch
 from workers.measures.latency import Latency
-from workers.prediction.keeping import written_whole
 from workers.profiling.bookkeeping import typical
 from workers.profiling.matching import Layers
 from workers.profiling.recording import Recording, record
+from workers.writing import written_whole
 
 #: Of rounds per file, and how many are timed in one turn; between turns others may measure.
 LATENCY_SECONDS, AT_ONCE = 0.8, 6
@@ -49,7 +49,8 @@ class Timing:
             part = [file for file in files[start : start + AT_ONCE] if file.name not in known]
             for file, took in self._took(files[0], part, start / len(files)):
                 known[file.name] = took
-                written_whole(self.kept, lambda partial: partial.write_text(json.dumps(known)))
+                with written_whole(self.kept) as partial:
+                    partial.write_text(json.dumps(known))
         return {file: known[file.name] for file in files}
 
     def _known(self) -> dict[str, Took]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from workers.base import Context
 from workers.training.settings import TrainingSettings
+from workers.writing import written_whole
 
 FILE_NAME = "training.pt"
 
@@ -34,13 +35,9 @@ def save(folder: Path, key: bytes, state: dict[str, Any]) -> None:
     """Replace the checkpoint in ``folder``; on return it has reached the disk."""
     content = io.BytesIO()
     torch.save(state, content)
-    partial = folder / f"{FILE_NAME}.partial"
-    with partial.open("wb") as file:
+    with written_whole(folder / FILE_NAME) as partial, partial.open("wb") as file:
         file.write(_seal(key, content.getbuffer()))
         file.write(content.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / FILE_NAME)
     _sync_folder(folder)
 
 

@@ -10,7 +10,7 @@ from db.session import reading
 from workers.assignment import Assignment
 from workers.base import Context, Progress
 from workers.errors import StepFailed
-from workers.exits.placing import Spot, timed_block_ends
+from workers.exits.placing import timed_block_ends
 from workers.places import choose
 from workers.stages import code_sha256, key_of
 from workers.work.files import open_data, open_model_of, prepared
@@ -64,12 +64,11 @@ def do(assignment: Assignment) -> None:
         scratch=assignment.folder,
         tell=tell,
     )
-    places = timed_block_ends(candidate.graph, head, context)
-    if not places:
+    spots = timed_block_ends(candidate.graph, head, context)
+    if not spots:
         raise StepFailed(
             "early_exit", "this model cannot be cut between its blocks.", "Leave the exits out of the recipe."
         )
-    spots = [Spot(name=place.cut.name, share=place.share, head=place.head) for place in places]
     document = {"about": asked, "spots": [spot.model_dump(mode="json") for spot in spots]}
     assignment.write(
         lambda session: analyses.save(session, KIND, key, model_id=model.id, target=target, document=document)

@@ -1,7 +1,6 @@
 """Kind `profile`: where the time of a variant's file goes, beside that of another one."""
 
 import logging
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from workers.profiling.recording import THREADS
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import key_of
 from workers.work.files import data_of, placed, point_of
+from workers.writing import written_whole
 
 KIND = "profile"
 log = logging.getLogger(__name__)
@@ -100,8 +100,6 @@ def _peaks(folder: Path, target: Target) -> Peaks:
     peaks = measure_peaks()
     with suppress(OSError, ValueError):
         peaks = peaks.best(Peaks.model_validate_json(file.read_text()))
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(peaks.model_dump_json())
-    partial.replace(file)
+    with written_whole(file) as partial:
+        partial.write_text(peaks.model_dump_json())
     return peaks

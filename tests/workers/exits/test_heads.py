@@ -105,6 +105,5 @@ def test_a_head_fits_the_features_at_its_cut() -> None:
     model = candidate(small_net())
     assert model.graph is not None
     for cut, inputs in (("_2", (8, 8, 8)), ("_5", (128,))):
-        node = next(node for node in model.graph.graph.nodes if node.name == cut)
-        head = heads_for(model.graph, [node], model.spec, "auto", SEED)[node.name]
+        head = heads_for(model.graph, [cut], model.spec, "auto", SEED)[cut]
         assert head(torch.randn(2, *inputs)).shape == (2, 3)

@@ -17,7 +17,7 @@ from tests.workers.graph.networks import Attention, trained
 from workers.base import ImagePreprocessing
 from workers.errors import StepFailed
 from workers.exits import placing
-from workers.exits.placing import MIN_GAP, SHARES, Place, place_by_name, place_by_number, timed_places
+from workers.exits.placing import MIN_GAP, SHARES, Spot, place_by_name, place_by_number, timed_places
 from workers.graph.archive import read_archive, trace_shape, write_archive
 from workers.graph.cutting import block_ends, cut_points, is_size
 from workers.graph.modules import to_modules
@@ -42,8 +42,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def even(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares by the place of a cut, instead of times, and heads of no cost."""
 
-    def made(graph: GraphModule, points: Sequence[fx.Node], *_: object) -> list[Place]:  # noqa: ARG001
-        return [Place(point, index / (len(points) + 1), 0.0) for index, point in enumerate(points, start=1)]
+    def made(graph: GraphModule, points: Sequence[fx.Node], *_: object) -> list[Spot]:  # noqa: ARG001
+        return [
+            Spot(name=point.name, share=index / (len(points) + 1), head=0.0)
+            for index, point in enumerate(points, start=1)
+        ]
 
     monkeypatch.setattr(placing, "timed_places", made)
 
@@ -62,14 +65,15 @@ def test_fewer_exits_where_the_model_has_no_room(tmp_path: Path) -> None:
     shares = [*(place.share for place in places), 1.0]
     assert 1 <= len(places) < 4
     assert all(later - earlier >= MIN_GAP - 1e-9 for earlier, later in pairwise(shares))
-    assert len({place.cut for place in places}) == len(places)
+    assert len({place.name for place in places}) == len(places)
 
 
 def test_the_time_of_the_heads_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Half of the latency has passed at the second of three cuts; its head would answer at the very end."""
     graph = chain(3)
     _, first, second, third, *_ = block_ends(graph, cut_points(graph, (1, 8, 8)))
-    timed = [Place(first, 0.25, 0.05), Place(second, 0.5, 0.45), Place(third, 0.75, 0.0)]
+    ends = zip((first, second, third), (0.25, 0.5, 0.75), (0.05, 0.45, 0.0), strict=True)
+    timed = [Spot(name=end.name, share=share, head=head) for end, share, head in ends]
     monkeypatch.setattr(placing, "timed_places", lambda *_: timed)
     assert place_by_number(graph, 1, "auto", context(tmp_path)) == [timed[0]]
 
@@ -83,7 +87,7 @@ def test_a_model_without_a_place_is_told(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("even")
 def test_named_cuts_come_in_the_order_of_the_graph(tmp_path: Path) -> None:
     places = place_by_name(chain(3), ["_5", "_2"], "auto", context(tmp_path))
-    assert [place.cut.name for place in places] == ["_2", "_5"]
+    assert [place.name for place in places] == ["_2", "_5"]
     with pytest.raises(StepFailed, match=r"'nowhere'.*_0, _1, _2"):
         place_by_name(chain(3), ["_2", "nowhere"], "auto", context(tmp_path))
 
@@ -138,7 +142,7 @@ def test_parts_of_a_transformer_do_without_the_input(tmp_path: Path) -> None:
     assert any(is_size(node) for node in graph.graph.nodes)
     original = dataclasses.replace(where.original, spec=spec)
     places = timed_places(graph, points, "auto", dataclasses.replace(where, data=data, original=original))
-    assert [place.cut for place in places] == points
+    assert [place.name for place in places] == [point.name for point in points]
     shares = [place.share for place in places]
     assert shares == sorted(shares)
 
@@ -163,4 +167,4 @@ def test_blocks_of_many_paths(tmp_path: Path) -> None:
     graph = fx.symbolic_trace(Braid()).eval()
     points = cut_points(graph, (1, 8, 8))
     places = timed_places(graph, points, "linear", context(tmp_path))
-    assert [place.cut for place in places] == points
+    assert [place.name for place in places] == [point.name for point in points]

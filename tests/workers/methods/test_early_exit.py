@@ -1,6 +1,6 @@
 """What the exits learn, what the model keeps, and that a kill changes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from tests.support.arrays import ArrayData, candidate, context, easy_data, small_net
 from workers.base import Candidate, ExitPlan, Progress
 from workers.errors import StepFailed
 from workers.exits import placing
-from workers.exits.placing import Place
+from workers.exits.placing import Spot
 from workers.exits.staging import staged_logits
 from workers.methods.early_exit import MAX_LOSS_OF_THE_END, EarlyExit
 from workers.training import loop
@@ -38,9 +38,11 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporting the model to time it takes longer than training it; `exits/test_placing.py` looks at that."""
-    monkeypatch.setattr(
-        placing, "timed_places", lambda _, points, *__: [Place(point, 0.5, 0.01) for point in points]
-    )
+
+    def made(_: GraphModule, points: Sequence[Node], *__: object) -> list[Spot]:
+        return [Spot(name=point.name, share=0.5, head=0.01) for point in points]
+
+    monkeypatch.setattr(placing, "timed_places", made)
 
 
 def accuracies(graph: GraphModule | None) -> list[float]:

@@ -21,7 +21,7 @@ from workers.base import Context, ImagePreprocessing, ModelSpec
 from workers.errors import StepFailed
 from workers.exits import placing
 from workers.exits.heads import HeadKind
-from workers.exits.placing import Place, Spot, place_by_name
+from workers.exits.placing import Spot, place_by_name
 from workers.graph.archive import trace, write_archive
 from workers.graph.to_onnx import to_onnx
 from workers.recipe import Recipe
@@ -98,14 +98,14 @@ def test_what_it_finds_can_be_named_by_a_recipe(settings: Settings, tmp_path: Pa
     assert graph is not None
     (tmp_path / "scratch").mkdir()
     places = place_by_name(graph, step.exits, "linear", context(tmp_path / "scratch"))  # type: ignore[attr-defined]
-    assert [place.cut.name for place in places] == names[:2]
+    assert [place.name for place in places] == names[:2]
 
 
 def test_the_same_is_timed_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     model, dataset = brought(settings, chain())
     timed, whole = list[str](), placing.timed_places
 
-    def counted(graph: GraphModule, points: Sequence[fx.Node], kind: HeadKind, where: Context) -> list[Place]:
+    def counted(graph: GraphModule, points: Sequence[fx.Node], kind: HeadKind, where: Context) -> list[Spot]:
         timed.append(kind)
         return whole(graph, points, kind, where)
 
