@@ -124,9 +124,13 @@ def _bits(step: Method, asked: _Asked) -> Iterator[str]:
         kept = step.keep_faster and step.mode in INT8
         told = "float32 is kept where it is faster" if kept else "the file gets smaller, not faster"
         yield (
-            f"On this target {_name(step.mode)} takes {expected.against_float:.2f} times as long as float32, "
+            f"On this target {_name(step.mode)} takes {_times(expected.against_float)} as long as float32, "
             f"by times of this model; {told}."
         )
+
+
+def _times(ratio: float) -> str:
+    return "about" if abs(ratio - 1) < 0.03 else f"{ratio:.2f} times"
 
 
 def _bits_by_rule(mode: str, machine: Machine) -> Iterator[str]:

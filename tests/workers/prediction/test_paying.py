@@ -90,6 +90,11 @@ def test_what_was_timed_replaces_the_rule(
     assert sentences([chosen], OLD, Predictor(table(plan, **fast))) == []
 
 
+def test_what_changes_nothing_is_told_without_a_number(plan: Plan) -> None:
+    (told,) = sentences([step("quantization")], OLD, Predictor(table(plan, int8=1.0)))
+    assert "int8 takes about as long as float32" in told
+
+
 def test_odd_widths_are_held_against_rounded_ones(plan: Plan) -> None:
     """By hand: in these tables a tenth of the time stays and the rest is multiply-accumulates."""
     odd, rounded = (step("structured_pruning", round_to=to) for to in (1, 8))
