@@ -5,7 +5,7 @@ import pandas as pd
 
 from app.charts.theme import colours, themed
 
-HEIGHT = 230
+HEIGHT = 300
 #: Title and format of the axis, whose steps it tells apart; without one as many digits as that needs.
 AXES: dict[str, tuple[str, str | None]] = {
     "loss": ("Training loss", None),

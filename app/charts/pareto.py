@@ -15,7 +15,7 @@ HEIGHT = 420
 WIDE = 8
 AXES = {
     "ratio": "Latency relative to the baseline (p10, same session)",
-    "latency_ms": "Latency, median (ms)",
+    "latency_ms": "Latency in ms (median; mean with exits)",
 }
 #: Names of the two selections: a click, and a click with shift.
 CHOSEN, SECOND = "chosen", "second"

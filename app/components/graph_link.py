@@ -14,5 +14,5 @@ def graph_link(noun: Literal["models", "variants"], subject: str) -> None:
         return
     st.link_button(
         "Open graph", f"/api/graph/{noun}/{subject}/", icon=":material/schema:",
-        help="Every node of the file, in a tab of its own.",
+        help="Every node of the file, in a tab of its own.", type="tertiary",
     )  # fmt: skip

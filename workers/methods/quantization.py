@@ -219,8 +219,8 @@ class Quantization(TrainingSettings, Method):
             + f"{1 / best.ratio:.2f} times as fast as float32"
         )
         notes.append(
-            f"Quantized {best.name}: validation accuracy {_shares(trials.float_accuracy)} in float32, "
-            f"{_shares(best.accuracy)} now; {speed}."
+            f"Quantized {best.name}: validation accuracy {_shares(best.accuracy)} "
+            f"(in float32 {_shares(trials.float_accuracy)}); {speed}."
         )
         return notes
 
@@ -231,4 +231,5 @@ def _except(write: Writer, kept: frozenset[str]) -> Writer:
 
 def _shares(accuracy: np.ndarray) -> str:
     *exits, end = (f"{share:.2%}" for share in accuracy)
-    return ", ".join([*(f"{share} at exit {number}" for number, share in enumerate(exits, start=1)), end])
+    told = [f"exit {number} {share}" for number, share in enumerate(exits, start=1)]
+    return ", ".join([*told, f"the end {end}" if told else end])

@@ -81,7 +81,7 @@ def test_the_weights_are_stored_in_fewer_bits_and_the_answers_stay(
     signal_to_noise = 10 * np.log10(np.square(expected).mean() / np.square(got - expected).mean())
     assert signal_to_noise > {"static": 25, "dynamic": 30, "fp16": 50, "bf16": 35}[mode]
     right = [(answers.argmax(1) == labels.numpy()).mean() for answers in (expected, got)]
-    assert f"{right[0]:.2%} in float32, {right[1]:.2%} now" in found.notes[-1]
+    assert f"{right[1]:.2%} (in float32 {right[0]:.2%})" in found.notes[-1]
     assert found.spec == trained.spec
     assert found.notes[: len(trained.notes)] == trained.notes
 
@@ -186,10 +186,10 @@ def fragile() -> tuple[Candidate, ArrayData]:
 def test_layers_go_back_to_float_until_the_drop_is_small_enough(tmp_path: Path) -> None:
     model, data = fragile()
     lost = Quantization(max_drop=100, **OURS).apply(model, context(tmp_path, data=data))
-    assert "100.00% in float32, 33.33% now" in lost.notes[-1]
+    assert "33.33% (in float32 100.00%)" in lost.notes[-1]
     found = Quantization(max_drop=1, **OURS).apply(model, context(tmp_path, data=data))
     assert "1 of 3 layers stayed in float: 2." in found.notes
-    assert "100.00% in float32, 100.00% now" in found.notes[-1]
+    assert "100.00% (in float32 100.00%)" in found.notes[-1]
     kinds = stored(found.onnx)
     assert kinds["INT8"] >= 4 + 256 * 3
     assert kinds["FLOAT"] >= 16
