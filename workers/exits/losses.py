@@ -13,10 +13,13 @@ from workers.training.soft_losses import soft_cross_entropy
 #: (logits (N, classes), labels (N,)) -> scalar
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
 LabelLossName = Literal["cross_entropy", "binary_cross_entropy"]
+Weighting = Literal["rising", "equal"]
 
 
-def exit_weights(exits: int) -> list[float]:
-    """ω_m = m / M for the M - 1 exits and the end, which counts as in training without exits."""
+def exit_weights(exits: int, weighting: Weighting = "rising") -> list[float]:
+    """ω_m = m / M for the M - 1 exits and the end, or 1; the end counts as in training without exits."""
+    if weighting == "equal":
+        return [1.0] * exits
     return [number / exits for number in range(1, exits + 1)]
 
 
@@ -39,6 +42,7 @@ def exit_loss(
     distillation: float = 0.0,
     self_distillation: float = 0.0,
     temperature: float = 4.0,
+    weighting: Weighting = "rising",
 ) -> Loss:
     """Σ_m ω_m [(1 - λ) L(y, p_m) + λ T² H(q, p_m) + μ T² H(p_M, p_m)] over logits (N, M, classes).
 
@@ -54,7 +58,8 @@ def exit_loss(
         end = exits[-1].detach()
         taught = None if teacher is None else teacher(inputs)
         total = logits.new_zeros(())
-        for number, (weight, own) in enumerate(zip(exit_weights(len(exits)), exits, strict=True), start=1):
+        weights = exit_weights(len(exits), weighting)
+        for number, (weight, own) in enumerate(zip(weights, exits, strict=True), start=1):
             part = (1 - share) * labelled(own, labels)
             if taught is not None:
                 part = part + share * soft(own, taught, labels)

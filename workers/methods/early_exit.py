@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from workers.base import Candidate, Context, ExitPlan, Family, Frozen, Method, Progress
 from workers.errors import StepFailed
 from workers.exits.heads import HeadKind, heads_for
-from workers.exits.losses import LabelLossName, exit_loss
+from workers.exits.losses import LabelLossName, Weighting, exit_loss
 from workers.exits.placing import Spot, place_by_name, place_by_number
 from workers.exits.staging import HeadsOnly, add_exits, balanced
 from workers.training.distillation import accuracy_of, learn_from
@@ -70,6 +70,10 @@ class ExitSettings(Frozen):
     loss: LabelLossName = Field(
         "cross_entropy",
         description="On the labels: classes against each other, or each class as a question of its own.",
+    )
+    exit_weights: Weighting = Field(
+        "rising",
+        description="What each exit counts in the loss: the later the more (m / M), or all alike.",
     )
     distillation: Literal["original", "current", "none"] = Field(
         "original",
@@ -166,6 +170,7 @@ class _Training:
             distillation=settings.distillation_weight,
             self_distillation=settings.self_distillation,
             temperature=settings.temperature,
+            weighting=settings.exit_weights,
         )
         self.before = accuracy_of(model.graph, context, settings)
 

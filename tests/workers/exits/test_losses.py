@@ -43,6 +43,11 @@ def test_weights_rise_to_one() -> None:
     assert exit_weights(3) == pytest.approx(OMEGA)
 
 
+def test_weights_may_be_alike() -> None:
+    alike = exit_loss("cross_entropy", weighting="equal")(tensor(Z), torch.tensor(Y), tensor(Q))
+    assert float(alike) == pytest.approx(sum(cross_entropy(ONE_HOT, Z[:, m]) for m in range(3)), rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("name", "by_hand"),
     [("cross_entropy", cross_entropy), ("binary_cross_entropy", binary_cross_entropy)],
