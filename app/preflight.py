@@ -49,7 +49,7 @@ def unknown_latency(outlook: Outlook, place: Place, *, trainable: bool) -> str:
     if outlook.target is None:
         return _no_table(outlook)
     hosts = {facts["host"] for facts in place.facts if "host" in facts}
-    if not hosts or outlook.target.host in hosts:
+    if outlook.target.host in hosts or not (hosts or place.name):
         return ""
     if place.name:
         return f"{NONE}: this model's layers were not timed on {place.name}. The run measures it there."

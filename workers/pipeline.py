@@ -40,6 +40,7 @@ from workers.recipe import Recipe, settings_of, step_id
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage as Stage  # the shape of what a run gives
 from workers.stages import Store, identity_of, place_of, stage_keys, write_stage
+from workers.writing import written_whole
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,8 @@ def _applied(
 
     def heard(progress: Progress) -> None:
         if progress.values:  # an epoch: what was done until here is not done again
-            clock.write_text(str(seconds()))
+            with written_whole(clock) as file:
+                file.write_text(str(seconds()))
         tell(progress)
 
     context = Context(

@@ -17,6 +17,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from db.artifacts import Artifacts
+from workers.writing import written_whole
 
 BLOCK_BYTES = 1 << 20
 ABANDONED_SECONDS = 6 * 3600.0
@@ -92,7 +93,8 @@ def begin(folder: Path, said: dict[str, Any]) -> Incoming:
     remove_abandoned(folder)
     upload = Incoming(folder, uuid.uuid4().hex, said)
     upload.bytes_file.touch()
-    upload.said_file.write_text(json.dumps(said))
+    with written_whole(upload.said_file) as file:
+        file.write_text(json.dumps(said))
     return upload
 
 
@@ -109,7 +111,8 @@ def resume(folder: Path, said: dict[str, Any]) -> Incoming | None:
         except (KeyError, ValueError):  # finished or removed meanwhile
             continue
         if all(upload.said.get(key) == said[key] for key in IDENTITY) and upload.bytes_file.is_file():
-            upload.said_file.write_text(json.dumps(said))
+            with written_whole(upload.said_file) as partial:
+                partial.write_text(json.dumps(said))
             return Incoming(folder, upload.id, said)
     return None
 

@@ -9,11 +9,13 @@ from scipy.stats import binomtest, norm
 
 #: Chance of a false alarm.
 ALPHA = 0.01
-#: What renumbering the answers has to bring: so many right, and so many more than without it. A model that
-#: only takes two classes for each other gains less.
-RENUMBERED, GAINED = 0.5, 0.1
-#: Of the classes are named at most.
-NAMED = 12
+#: Of the samples that renumbered answers get right, at least; how many more than the answers as they are; and
+#: how often a changed answer has to win for one that loses. Classes that are taken for each other gain less.
+RENUMBERED, GAINED, ODDS = 0.5, 0.1, 3
+#: With more classes than this the matching takes too much memory.
+MATCHED_CLASSES = 3000
+#: Of the changed classes so many are named, in so many letters each.
+NAMED, LETTERS = 6, 16
 
 
 def warn_if_trained_on(
@@ -48,47 +50,62 @@ def warn_if_guessing(guesses: np.ndarray, labels: np.ndarray, classes: Sequence[
     counts = np.bincount(labels, minlength=len(classes))
     if not samples or (counts.max() / samples) ** samples >= ALPHA:
         return None  # too few to tell even a perfect model from one that guesses
-    order = _other_order(guesses, labels, len(classes))
+    often = counts.max() / samples
     told = f"The uploaded model is right on {right / samples:.1%} of the validation samples; "
-    if order is not None:
-        more = ", …" if len(classes) > NAMED else ""
-        meant = ", ".join(repr(classes[label]) for label in order[:NAMED])
+    if len(classes) <= MATCHED_CLASSES and _in_another_order(guesses, labels, often):
+        meant = _matching(guesses, labels)
         return told + (
-            f"with its answers renumbered it would be right on {(order[guesses] == labels).mean():.1%}. The "
-            "classes of the data stand in another order than those that it was trained with: its answers "
-            f"mean {meant}{more}. Bring the data in that order: an .npz with `classes`, or folders whose "
-            "names sort so."
+            f"with its answers renumbered it would be right on {(meant[guesses] == labels).mean():.1%}: the "
+            "classes of the data stand in another order than those that it was trained with. Bring the data "
+            "in that order: folders sort by their names; in an .npz renumber `labels`, and sort `classes`. "
+            f"What it calls {_examples(meant, guesses, classes)}."
         )
-    if binomtest(right, samples, counts.max() / samples, alternative="greater").pvalue < ALPHA:
+    if binomtest(right, samples, often, alternative="greater").pvalue < ALPHA:
         return None
     return told + (
-        f"always answering {classes[int(counts.argmax())]!r} would be right on {counts.max() / samples:.1%}. "
+        f"always answering {classes[int(counts.argmax())]!r} would be right on {often:.1%}. "
         "Check that mean and std at its upload are those that it was trained with, and that it was trained "
         "for these classes; figures that compare with it mean little until then."
     )
 
 
-def _other_order(guesses: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray | None:
-    """The label that each answer stands for, (classes,); None where they are numbered as they should be.
+def _in_another_order(guesses: np.ndarray, labels: np.ndarray, often: float) -> bool:
+    """Whether the best matching of answers and labels wins on samples that it was not found on.
 
-    The best matching of the confusion matrix (Kuhn 1955) of one half of the samples has to win on the other
-    half, by a sign test: any matching wins on the samples that it was found on.
+    Any matching wins on its own samples, so each half of every class is answered by that of the other half.
+    often: share of the most frequent label, which has to be beaten too.
     """
-    halves = np.array_split(np.random.default_rng(0).permutation(len(labels)), 2)
-    order = _matching(guesses[halves[0]], labels[halves[0]], classes)
-    renumbered, given, meant = order[guesses[halves[1]]], guesses[halves[1]], labels[halves[1]]
-    won, lost = int((renumbered == meant).sum()), int((given == meant).sum())
-    if won < RENUMBERED * len(meant) or won - lost < GAINED * len(meant):
-        return None
-    differ = int((renumbered != given)[(renumbered == meant) | (given == meant)].sum())
-    gained = int(((renumbered == meant) & (given != meant)).sum())
-    if binomtest(gained, differ, 0.5, alternative="greater").pvalue >= ALPHA:
-        return None
-    return _matching(guesses, labels, classes)
+    order = np.random.default_rng(0).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    meant = np.empty_like(guesses)
+    for own, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+        matching = _matching(guesses[other], labels[other])
+        known = guesses[own] < len(matching)
+        meant[own] = guesses[own]
+        meant[own[known]] = matching[guesses[own[known]]]
+    as_meant, as_given, changed = meant == labels, guesses == labels, meant != guesses
+    won, lost = int((as_meant & changed).sum()), int((as_given & changed).sum())
+    enough = max(RENUMBERED, as_given.mean() + GAINED)
+    if as_meant.mean() < enough or won < ODDS * lost:
+        return False
+    by_chance = (
+        binomtest(int(as_meant.sum()), len(labels), often, alternative="greater"),
+        binomtest(won, won + lost, 0.5, alternative="greater"),
+    )
+    return all(test.pvalue < ALPHA for test in by_chance)
 
 
-def _matching(guesses: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """For each answer the label that it stands for; its own where nothing speaks against it."""
+def _matching(guesses: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each answer the label that it stands for (Kuhn 1955); its own where nothing speaks against it."""
+    classes = 1 + int(max(guesses.max(), labels.max()))
     confusion = np.eye(classes) / 2
     np.add.at(confusion, (guesses, labels), 1)
     return np.asarray(linear_sum_assignment(confusion, maximize=True)[1])
+
+
+def _examples(meant: np.ndarray, guesses: np.ndarray, classes: Sequence[str]) -> str:
+    """'a' is 'b', … of the answers that were given and stand for another class."""
+    names = [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in classes]
+    given = [answer for answer in np.unique(guesses) if meant[answer] != answer]
+    told = [f"{names[answer]!r} is {names[meant[answer]]!r}" for answer in given[:NAMED]]
+    return ", ".join(told) + (" and so on" if len(given) > NAMED else "")

@@ -69,7 +69,7 @@ def place_by_number(graph: GraphModule, number: int, kind: HeadKind, context: Co
 
 
 def spread(answered: Sequence[float], number: int) -> list[int]:
-    """Which of the places `place_by_number` takes. answered: shares of the latency, first to last spot."""
+    """Which of some spots `place_by_number` takes. answered: shares of the latency, first to last."""
     found: list[int] = []
     for wanted in SHARES[number]:
         least = answered[found[-1]] + MIN_GAP if found else 0.0

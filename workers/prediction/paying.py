@@ -110,7 +110,7 @@ def _widths(step: Method, asked: _Asked) -> Iterator[str]:
         yield ODD
     elif odd >= FASTER * rounded:
         yield (
-            f"On this target round_to {step.round_to} takes {odd / rounded:.2f} times as long as round_to "
+            f"On this target round_to {step.round_to} takes {_times(odd / rounded)} as long as round_to "
             f"{ROUND_TO}, by times of this model."
         )
 
@@ -130,7 +130,8 @@ def _bits(step: Method, asked: _Asked) -> Iterator[str]:
 
 
 def _times(ratio: float) -> str:
-    return "about" if abs(ratio - 1) < 0.03 else f"{ratio:.2f} times"
+    """Of ratios that are no gain, see FASTER."""
+    return "about" if ratio < 1 / FASTER else f"{ratio:.2f} times"
 
 
 def _bits_by_rule(mode: str, machine: Machine) -> Iterator[str]:

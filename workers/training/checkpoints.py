@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ def save(folder: Path, key: bytes, state: dict[str, Any]) -> None:
     with written_whole(folder / FILE_NAME) as partial, partial.open("wb") as file:
         file.write(_seal(key, content.getbuffer()))
         file.write(content.getbuffer())
-    _sync_folder(folder)
 
 
 def load(folder: Path, key: bytes, device: torch.device) -> dict[str, Any] | None:
@@ -59,14 +57,3 @@ def _seal(key: bytes, state: memoryview) -> bytes:
     digest = hashlib.sha256(key)
     digest.update(state)
     return digest.digest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable as well as the bytes; only POSIX can open a folder for this."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

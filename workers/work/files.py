@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 from db import variants
@@ -22,8 +23,7 @@ def placed(assignment: Assignment, sha256: str, name: str, folder: Path | None =
     folder: another one, that stays. The file is there whole or not at all.
     """
     place = (folder or assignment.folder) / (Path(name).name or "file")
-    source, partial = stored(assignment, sha256), place.with_name(f"{place.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
+    source, partial = stored(assignment, sha256), place.with_name(f"{uuid.uuid4().hex}.partial")
     try:
         os.link(source, partial)
     except OSError:  # another disk, or one that has no hard links
