@@ -29,9 +29,6 @@ from workers.places import Choice, usual
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage, Store, place_of
 
-#: A ratio of 10th percentiles where some samples leave early.
-EARLY = "of early samples"
-
 Tell = Callable[[Progress], None]
 #: Sentences by the stage's key and the target.
 Refusals = Mapping[tuple[str, Target], str]
@@ -150,18 +147,13 @@ class Measuring:
 
 
 def _with_mean(stage: Stage) -> Stage:
-    """With exits the 10th percentile is the time of an early sample: what compares is the mean.
-
-    That is known where the exits were calibrated; the ratio of any other place is marked.
+    """Where the exits were calibrated, the mean over all validation samples is known from the times of the
+    ways out: it replaces that of the calls that were timed.
     """
     asked = {m.target for m in stage.measurements}
     means = [m for m in mean_latency(read_report(stage.file.with_name(REPORT))) if m.target in asked]
     instead_of = {(m.name, m.target) for m in means}
-    kept = (
-        m.model_copy(update={"marks": (*m.marks, EARLY)}) if m.name == "latency_ratio" else m
-        for m in stage.measurements
-        if (m.name, m.target) not in instead_of
-    )
+    kept = (m for m in stage.measurements if (m.name, m.target) not in instead_of)
     return dataclasses.replace(stage, measurements=(*kept, *means))
 
 

@@ -14,7 +14,7 @@ HEIGHT = 420
 #: A wider range of latencies is drawn in powers of two.
 WIDE = 8
 AXES = {
-    "ratio": "Latency relative to the baseline (p10, same session)",
+    "ratio": "Latency relative to the baseline (p10; mean with exits)",
     "latency_ms": "Latency in ms (median; mean with exits)",
 }
 #: Names of the two selections: a click, and a click with shift.

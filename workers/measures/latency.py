@@ -35,6 +35,19 @@ CONTENDED_SHARE = 0.05
 SAMPLES_BYTES = 64 << 20
 
 
+#: Of calls along the last axis.
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def _low_end(latency_ms: np.ndarray) -> np.ndarray:
+    return np.asarray(np.quantile(latency_ms, RATIO_QUANTILE, axis=-1))
+
+
+def _mean(latency_ms: np.ndarray) -> np.ndarray:
+    """Of all calls: without those that lost their core, too few of the long ones would be left."""
+    return np.asarray(latency_ms.mean(axis=-1))
+
+
 @dataclass(frozen=True)
 class Timings:
     """What the rounds gave, one row per artefact."""
@@ -55,6 +68,9 @@ class Timings:
 class Latency(Comparison):
     """p50, p90, from 662 rounds on p99, and the ratio to the baseline; each with a 95 % interval.
 
+    The ratio is one of 10th percentiles. Files with exits have a mean too, and a ratio of means: their 10th
+    percentile is the time of an early sample.
+
     seconds: time for the rounds of one artefact; slow models take longer, for 40 rounds at least.
     seed: of the samples, the order in a round and the bootstrap.
     """
@@ -69,17 +85,21 @@ class Latency(Comparison):
     def compare(
         self, groups: Sequence[Group], fastest: Target | None = None
     ) -> list[Mapping[Path, list[Measurement]]]:
-        """As in `Comparison`; the fastest is the one with the lowest 10th percentile."""
-        timed = [(artefact.file, bench) for artefacts, bench in groups for artefact in artefacts]
+        """As in `Comparison`; the fastest is the one with the lowest 10th percentile, or mean."""
+        flat = [(artefact, bench) for artefacts, bench in groups for artefact in artefacts]
+        early = [artefact.candidate.exits is not None for artefact, _ in flat]
+        timed = [(artefact.file, bench) for artefact, bench in flat]
         timings = self._time(timed)
         found: list[Mapping[Path, list[Measurement]]] = []
         first = 0
         for artefacts, bench in groups:
             places = range(first, first + len(artefacts))
-            found.append({timed[at][0]: self._of_one(timings, at, first, bench.target) for at in places})
+            found.append(
+                {timed[at][0]: self._of_one(timings, at, first, bench.target, early[at]) for at in places}
+            )
             first += len(artefacts)
         if fastest is not None:
-            found.append(self._fastest(timings, timed, fastest))
+            found.append(self._fastest(timings, timed, early, fastest))
         return found
 
     def ratios(self, files: Sequence[Path], bench: Bench) -> list[float]:
@@ -87,14 +107,25 @@ class Latency(Comparison):
         latency_ms = self._time([(file, bench) for file in files]).latency_ms
         return [ratio_to_baseline(times_ms, latency_ms[0], self.seed)[0] for times_ms in latency_ms]
 
-    def _of_one(self, timings: Timings, index: int, baseline: int, target: Target) -> list[Measurement]:
-        ratio = _ratio(timings, index, baseline, target, self.seed)
-        return [*_percentiles(timings, index, target), ratio]
+    def _of_one(
+        self, timings: Timings, index: int, baseline: int, target: Target, early: bool
+    ) -> list[Measurement]:
+        compare = _means if early else _ratio
+        return [
+            *_percentiles(timings, index, target), *compare(timings, index, baseline, target, self.seed)
+        ]  # fmt: skip
 
     def _fastest(
-        self, timings: Timings, timed: Sequence[tuple[Path, Bench]], target: Target
+        self,
+        timings: Timings,
+        timed: Sequence[tuple[Path, Bench]],
+        early: Sequence[bool],
+        target: Target,
     ) -> Mapping[Path, list[Measurement]]:
-        low = np.quantile(timings.latency_ms, RATIO_QUANTILE, axis=(1, 2))
+        low = [
+            float((_mean if stops else _low_end)(times_ms.ravel()))
+            for times_ms, stops in zip(timings.latency_ms, early, strict=True)
+        ]
         best: dict[Path, int] = {}
         for index, (file, _) in enumerate(timed):
             if file not in best or low[index] < low[best[file]]:
@@ -103,7 +134,7 @@ class Latency(Comparison):
         return {
             file: [
                 taken.model_copy(update={"marks": (timed[index][1].target.engine, *taken.marks)})
-                for taken in self._of_one(timings, index, baseline, target)
+                for taken in self._of_one(timings, index, baseline, target, early[index])
             ]
             for file, index in best.items()
         }
@@ -204,11 +235,22 @@ def _percentiles(timings: Timings, index: int, target: Target) -> list[Measureme
     return found
 
 
-def _ratio(timings: Timings, index: int, baseline: int, target: Target, seed: int) -> Measurement:
+def _means(timings: Timings, index: int, baseline: int, target: Target, seed: int) -> Iterator[Measurement]:
+    """The mean, and its ratio to that of the baseline."""
+    latency_ms, baseline_ms = timings.latency_ms[index], timings.latency_ms[baseline]
+    for name, unit, to, marks in (
+        ("latency_mean", "ms", np.ones_like(latency_ms), timings.marks(index)),
+        ("latency_ratio", "x", baseline_ms, timings.marks(baseline, index)),
+    ):
+        numbers = ratio_to_baseline(latency_ms, to, seed, _mean)
+        yield _measurement(name, unit, numbers, latency_ms.size, target, marks)
+
+
+def _ratio(timings: Timings, index: int, baseline: int, target: Target, seed: int) -> Iterator[Measurement]:
     latency_ms, baseline_ms = timings.latency_ms[index], timings.latency_ms[baseline]
     numbers = ratio_to_baseline(latency_ms, baseline_ms, seed)
     marks = timings.marks(baseline, index)
-    return _measurement("latency_ratio", "x", numbers, latency_ms.size, target, marks)
+    yield _measurement("latency_ratio", "x", numbers, latency_ms.size, target, marks)
 
 
 def _measurement(
@@ -230,9 +272,10 @@ def _measurement(
 
 
 def ratio_to_baseline(
-    latency_ms: np.ndarray, baseline_ms: np.ndarray, seed: int
+    latency_ms: np.ndarray, baseline_ms: np.ndarray, seed: int, of: Statistic = _low_end
 ) -> tuple[float, float, float]:
-    """Ratio of the 10th percentiles and its 95 % interval; both arrays (sittings, rounds), paired.
+    """Ratio of the 10th percentiles, or `of` something else, and its 95 % interval; both arrays (sittings,
+    rounds), paired.
 
     Two-stage bootstrap (Davison & Hinkley 1997, 3.8): sittings are drawn, then rounds within each, the same
     for both artefacts.
@@ -241,10 +284,7 @@ def ratio_to_baseline(
     sittings, rounds = latency_ms.shape
     drawn = generator.integers(sittings, size=(RESAMPLES, sittings, 1)) * rounds
     places = (drawn + generator.integers(rounds, size=(RESAMPLES, sittings, rounds))).reshape(RESAMPLES, -1)
-    above, below = (
-        np.quantile(times_ms.ravel()[places], RATIO_QUANTILE, axis=1)
-        for times_ms in (latency_ms, baseline_ms)
-    )
+    above, below = (of(times_ms.ravel()[places]) for times_ms in (latency_ms, baseline_ms))
     low, high = np.quantile(above / below, [0.025, 0.975])
-    value = np.quantile(latency_ms, RATIO_QUANTILE) / np.quantile(baseline_ms, RATIO_QUANTILE)
+    value = of(latency_ms.ravel()) / of(baseline_ms.ravel())
     return float(value), float(low), float(high)

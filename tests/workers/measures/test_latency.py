@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workers.base import Artefact, Bench, Measurement, Runtime, Session, Target
+from workers.base import Artefact, Bench, ExitPlan, Measurement, Runtime, Session, Target
 from workers.host import usable_cores
 from workers.measures.latency import Latency, Timings, ratio_to_baseline
 
@@ -86,6 +86,35 @@ def test_times_and_ratio_of_known_calls(bench: Bench, linear: Artefact) -> None:
         assert least_ms <= p50.low <= p50.value <= p50.high < 100 * least_ms
         assert p50.value <= p90.value
         assert (p50.unit, p50.samples, p50.target, p50.split) == ("ms", 40, bench.target, "validation")
+
+
+def test_with_exits_it_is_the_mean_that_compares(bench: Bench, linear: Artefact) -> None:
+    """About half of the samples go to the end: the 10th percentile would be a quarter of the baseline's."""
+
+    def needed(inputs: np.ndarray) -> float:
+        return 0.004 if inputs.flat[0] > 0 else 0.001
+
+    def leaves_early(inputs: np.ndarray) -> None:
+        spin(needed(inputs))(inputs)
+
+    plan = ExitPlan(cuts=("a",), score="probability", thresholds=(0.5,))
+    early = replace(linear, file=Path("early"), candidate=replace(linear.candidate, exits=plan))
+    runtime = Pretended({"whole": spin(0.004), "early": leaves_early})
+    whole = replace(linear, file=Path("whole"))
+    _, taken = Latency(0).take([whole, early], replace(bench, runtime=runtime))
+    found = {measurement.name: measurement for measurement in taken}
+    ratio, mean = found["latency_ratio"], found["latency_mean"]
+    sitting = len(runtime.seen) // 8
+    timed = [runtime.seen[first + 6 : first + sitting] for first in range(0, len(runtime.seen), sitting)]
+    seconds = [needed(inputs) for calls in timed for name, inputs in calls if name == "early"]
+    assert len(set(seconds)) == 2
+    assert ratio.value == pytest.approx(np.mean(seconds) / 0.004, rel=0.25)
+    assert mean.value is not None
+    assert mean.value > 1000 * np.mean(seconds)  # and what other processes take
+    for measured in (ratio, mean):
+        assert measured.low is not None
+        assert measured.high is not None
+        assert measured.low < measured.value < measured.high  # type: ignore[operator]
 
 
 def test_fast_models_get_rounds_enough_for_a_p99(bench: Bench, linear: Artefact) -> None:

@@ -14,7 +14,6 @@ from tests.support.exits import do, project, quickly
 from workers.assignment import Assignment
 from workers.errors import DatasetRefused
 from workers.measures.accuracy import Accuracy
-from workers.measuring import EARLY
 from workers.stages import Store
 from workers.work.measuring import _stage
 
@@ -72,7 +71,8 @@ def test_every_point_of_the_run_is_measured_with_the_baseline_and_again_from_the
     assert "" not in moved  # nothing was timed where it was made
     (one,), ratios = (taken(stage, "latency_ratio") for stage in run.stages)
     assert one[NAME].value == 1
-    assert all(EARLY in found[NAME].marks for found in ratios)
+    assert all(found[NAME].low < found[NAME].high for found in ratios)
+    assert [len(taken(stage, "latency_mean")[0]) for stage in run.stages] == [0, 2]  # where it was made, too
     for stage in run.stages:
         for found in taken(stage, "accuracy"):
             assert found[NAME].value == found[""].value
