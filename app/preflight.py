@@ -87,7 +87,8 @@ def sentences(
 
 
 def _machine(place: Place) -> paying.Machine:
-    return paying.Machine.of(place.runtime, place.facts[0] if place.facts else {})
+    facts = place.facts[0] if place.facts else {}
+    return paying.Machine.of(place.runtime, facts, elsewhere=bool(place.name))
 
 
 def _predictor(outlook: Outlook, place: Place, *, trainable: bool) -> Predictor | None:

@@ -52,6 +52,10 @@ class Outcome:
     warnings: tuple[str, ...]
 
 
+#: Of a run that is measured in another runtime.
+CALIBRATED_HERE = "The times of the ways out, which thresholds weigh, were taken in ONNX Runtime."
+
+
 @dataclass(frozen=True)
 class Event:
     """What a run tells while it works; `finished` comes once per stage."""
@@ -233,7 +237,8 @@ def _exported(
         seed=job.seed,
     )
     made.keep(file.parent)
-    calibrated = dataclasses.replace(model, exits=made.plan, notes=(*model.notes, *made.notes))
+    elsewhere = (CALIBRATED_HERE,) * (bench.target.runtime != job.target.runtime)
+    calibrated = dataclasses.replace(model, exits=made.plan, notes=(*model.notes, *made.notes, *elsewhere))
     return calibrated, made.report.parity.plain
 
 

@@ -17,6 +17,7 @@ from app.doctor import worker_online
 from tests.faults.plant import PAREDOWN, Plant, wait_for
 from tests.support.postgres import fresh_database
 from tests.support.postgres import postgres as postgres
+from workers import turns
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -70,6 +71,15 @@ def answers(address: str) -> bool:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False
+
+
+def test_workers_of_one_host_take_turns() -> None:
+    """A container has a /tmp of its own, unless a volume is shared there."""
+    shared = [
+        {volume.split(":")[1]: volume.split(":")[0] for volume in services()[name]["volumes"]}
+        for name in ("worker", "worker-gpu")
+    ]
+    assert shared[0][str(turns.LOCK_FOLDER)] == shared[1][str(turns.LOCK_FOLDER)]
 
 
 def test_two_workers_on_postgresql_and_redis_one_killed(plant: Plant) -> None:

@@ -21,7 +21,7 @@ from workers.calibration.moving import read_report
 from workers.catalog import MEASURES
 from workers.errors import ModelRefused
 from workers.measures.latency import Latency
-from workers.pipeline import Outcome, run
+from workers.pipeline import CALIBRATED_HERE, Outcome, run
 from workers.places import Choice
 from workers.runtimes.onnxruntime import OnnxRuntime, OnnxRuntimeSession
 
@@ -217,3 +217,4 @@ def test_exits_of_a_run_elsewhere_are_calibrated_in_onnx_runtime_and_say_so(tmp_
     assert (target.host, target.runtime, target.version) == ("here", "onnxruntime", OnnxRuntime.version())
     assert {m.target.runtime for m in stage.measurements if m.target} == {"other"}
     assert {m.name for m in stage.measurements} >= {"accuracy", "latency_p50", "latency_ratio"}
+    assert stage.notes.count(CALIBRATED_HERE) == 1

@@ -32,6 +32,8 @@ RATIO_QUANTILE = 0.1
 RESAMPLES = 1000
 #: A point is marked when more than this share of its calls lost the core.
 CONTENDED_SHARE = 0.05
+#: And when the second half of its sittings was so many times slower.
+THROTTLED = 1.1
 SAMPLES_BYTES = 64 << 20
 
 
@@ -61,7 +63,18 @@ class Timings:
     def marks(self, *artefacts: int) -> tuple[str, ...]:
         """What weakens a number made from these artefacts."""
         contended = any(self.disturbed[index] > CONTENDED_SHARE for index in artefacts)
-        return ("contended",) * contended + ("unpinned",) * (not self.pinned)
+        throttled = any(_slowed_down(self.latency_ms[index]) for index in artefacts)
+        return (
+            *("contended",) * contended, *("throttled",) * throttled, *("unpinned",) * (not self.pinned)
+        )  # fmt: skip
+
+
+def _slowed_down(latency_ms: np.ndarray) -> bool:
+    """Whether the machine lost speed for good: every sitting of the second half, at its best, was so much
+    slower than any of the first. A short disturbance leaves some of them alone."""
+    best = latency_ms.min(axis=1)
+    half = len(best) // 2
+    return bool(half and best[half:].min() > THROTTLED * best[:half].max())
 
 
 @dataclass(frozen=True)

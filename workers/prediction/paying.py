@@ -29,8 +29,12 @@ ODD = (
     f"Set round_to to {ROUND_TO}."
 )
 NO_VNNI = (
-    "The processor of this target has no VNNI: int8 weights use 7 bits there and win less, 1.6 to 2.2 times "
+    "The processor of this target has no VNNI: int8 wins less there, 1.6 to 2.2 times "
     "the speed with ResNets; a MobileNet got slower."
+)
+OVERFLOWS = (
+    "The processor of this target has no VNNI and may overflow with weights of 8 bits, which the machine "
+    "that writes the file may choose. Set weight_bits to 7."
 )
 DYNAMIC = "Dynamic int8 leaves convolutions in float32: nets of convolutions get no faster."
 FP16 = "ONNX Runtime computes fp16 in float32 on this target's processor: half the size, but no faster."
@@ -47,17 +51,25 @@ NOT_FASTER = "This is not expected to be faster on this target."
 
 @dataclass(frozen=True)
 class Machine:
-    """Of the place to run, what decides. None where nobody tells."""
+    """Of the place to run, what decides. None where nobody tells. elsewhere: the steps are carried out on
+    another machine."""
 
     runtime: str
     x86: bool | None = None
     vnni: bool | None = None
+    elsewhere: bool = False
 
     @classmethod
-    def of(cls, runtime: str, facts: Mapping[str, Any]) -> Self:
+    def of(cls, runtime: str, facts: Mapping[str, Any], *, elsewhere: bool = False) -> Self:
         """facts: as a worker tells them, see `workers.host.HostFacts`."""
         system = str(facts.get("system", "")).split()
-        return cls(runtime, system[-1].lower() in X86 if system else None, facts.get("vnni"))
+        x86 = system[-1].lower() in X86 if system else None
+        return cls(runtime, x86, facts.get("vnni"), elsewhere)
+
+    @property
+    def overflows(self) -> bool:
+        """With int8 weights of 8 bits."""
+        return self.x86 is True and self.vnni is False
 
 
 def sentences(steps: Sequence[Method], machine: Machine, predictor: Predictor | None) -> list[str]:
@@ -118,6 +130,8 @@ def _widths(step: Method, asked: _Asked) -> Iterator[str]:
 def _bits(step: Method, asked: _Asked) -> Iterator[str]:
     assert isinstance(step, Quantization)
     expected = asked.expected
+    if asked.machine.elsewhere and asked.machine.overflows and step.mode in INT8 and step.weight_bits != 7:
+        yield OVERFLOWS
     if expected is None or expected.against_float is None:
         yield from _bits_by_rule(step.mode, asked.machine)
     elif expected.against_float >= FASTER:
@@ -135,7 +149,7 @@ def _times(ratio: float) -> str:
 
 
 def _bits_by_rule(mode: str, machine: Machine) -> Iterator[str]:
-    if mode in ("static", "qat") and machine.x86 and machine.vnni is False:
+    if mode in ("static", "qat") and machine.overflows:
         yield NO_VNNI
     if mode == "dynamic":
         yield DYNAMIC

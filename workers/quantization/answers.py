@@ -67,7 +67,7 @@ def check_saturation(file: Path, float_file: Path, context: Context) -> None:
             "quantization",
             f"{changed.sum()} of {changed.size} answers change when the runtime optimises the file (logits "
             f"by up to {error:.1%}): its integer arithmetic overflows on this processor.",
-            "Nothing was handed out. Use mode: fp16, or quantize on the processor that will run the model.",
+            "Nothing was handed out. Use weight_bits: 7, or mode: fp16.",
         )
 
 

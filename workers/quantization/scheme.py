@@ -30,6 +30,11 @@ def scheme_of_host() -> Scheme:
     return scheme_for(platform.machine(), vnni=host_facts().vnni)
 
 
+def asked_for(bits: int) -> Scheme:
+    """For another processor than the one at hand. bits: 7 or 8."""
+    return Scheme(reduce_range=bits == 7, why=f"weights use {bits} bits, as was asked")
+
+
 def scheme_for(machine: str, *, vnni: bool) -> Scheme:
     """U8S8 everywhere: ONNX Runtime's S8S8 took 2.5 times as long, even with VNNI.
 

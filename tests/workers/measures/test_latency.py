@@ -248,6 +248,18 @@ def test_marks_need_more_than_a_few_calls_and_reach_the_ratio() -> None:
     assert replace(timings, pinned=False).marks(2) == ("contended", "unpinned")
 
 
+def test_a_machine_that_slows_down_for_good_is_marked() -> None:
+    def marks(speeds: list[float]) -> tuple[str, ...]:
+        latency_ms = np.array(speeds)[None, :, None] * np.random.default_rng(0).uniform(1, 1.05, (1, 8, 40))
+        return Timings(latency_ms, np.zeros(1), pinned=True).marks(0)
+
+    assert marks([1] * 8) == ()
+    assert marks([1, 1, 1, 1, 1.3, 1.3, 1.3, 1.3]) == ("throttled",)
+    assert marks([1, 1.1, 1.2, 1.3, 1.45, 1.5, 1.5, 1.5]) == ("throttled",)
+    assert marks([1, 1, 1, 1, 1.5, 1.5, 1, 1]) == ()  # a neighbour that came and went
+    assert marks([1.3, 1, 1, 1, 1.3, 1.3, 1.3, 1.3]) == ()
+
+
 def test_the_interval_of_the_ratio_holds_the_truth() -> None:
     """Sittings differ by 1 %, half of the rounds are disturbed: 95 of 100 intervals should hold 0.5.
 

@@ -86,6 +86,17 @@ def test_the_weights_are_stored_in_fewer_bits_and_the_answers_stay(
     assert found.notes[: len(trained.notes)] == trained.notes
 
 
+def test_weights_may_be_made_for_another_processor(trained: Candidate, tmp_path: Path) -> None:
+    """Of 7 bits they are exact everywhere; the largest of each channel is at its end of the range."""
+    found = Quantization(weight_bits=7, **OURS).apply(trained, context(tmp_path))
+    assert found.onnx is not None
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(found.onnx).graph.initializer]
+    integers = [weight for weight in weights if weight.dtype == np.int8 and weight.ndim > 1]
+    assert integers
+    assert {int(np.abs(weight.astype(int)).max()) for weight in integers} == {64}
+    assert "weights use 7 bits, as was asked" in " ".join(found.notes)
+
+
 def test_what_is_handed_out_keeps_the_contract(trained: Candidate, tmp_path: Path) -> None:
     found = Quantization(**OURS).apply(trained, context(tmp_path))
     export_onnx(found, tmp_path / "model.onnx", CLASSES)

@@ -17,6 +17,7 @@ from workers.prediction.paying import (
     NO_VNNI,
     NOT_FASTER,
     ODD,
+    OVERFLOWS,
     THIN,
     ZEROS,
     Machine,
@@ -26,6 +27,7 @@ from workers.prediction.plan import Plan
 from workers.prediction.reading import read_plan
 
 OLD, NEW = Machine("onnxruntime", x86=True, vnni=False), Machine("onnxruntime", x86=True, vnni=True)
+ELSEWHERE = Machine("onnxruntime", x86=True, vnni=False, elsewhere=True)
 ARM, NOBODY = Machine("onnxruntime", x86=False, vnni=False), Machine("onnxruntime")
 
 
@@ -45,6 +47,9 @@ def plan() -> Plan:
         (step("quantization"), OLD, [NO_VNNI]),
         (step("quantization", mode="qat"), OLD, [NO_VNNI]),
         (step("quantization"), NEW, []),
+        (step("quantization"), ELSEWHERE, [OVERFLOWS, NO_VNNI]),
+        (step("quantization", weight_bits=7), ELSEWHERE, [NO_VNNI]),
+        (step("quantization", mode="fp16"), ELSEWHERE, [FP16]),
         (step("quantization"), ARM, []),  # its integer products do not saturate
         (step("quantization"), NOBODY, []),
         (step("quantization", mode="dynamic"), NEW, [DYNAMIC]),
