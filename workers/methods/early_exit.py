@@ -220,19 +220,27 @@ class _Training:
         )
 
     def _part(self, context: Context, name: Literal["answers", "heads", "together"]) -> Context:
-        """A folder of its own, and its share of the progress. One of the phases draws the curves."""
+        """A folder of its own, and its share of the progress; the second phase goes on counting epochs."""
         scratch = context.scratch / name
         scratch.mkdir(exist_ok=True)
-        alone = self.settings.training == "heads"
         both = self.settings.head_epochs / (self.settings.head_epochs + self.settings.epochs)
         middle = {"two_phase": both, "heads": 1.0, "joint": 0.0}[self.settings.training]
+        second = {
+            "two_phase": ("together", self.settings.head_epochs),
+            "joint": ("heads", self.settings.epochs),
+        }
+        phase, first = second.get(self.settings.training, ("", 0))
+        before = first if name == phase else 0
         start, end = {"answers": (0.0, 0.0), "heads": (0.0, middle), "together": (middle, 1.0)}[name]
 
         def tell(progress: Progress) -> None:
             values, text = progress.values, progress.text
             if name == "heads":
                 text = f"Heads: {text}"
-                values = values if alone else {f"heads_{key}": value for key, value in values.items()}
+            if before and values.get("epoch") == 0:
+                values = {}  # that is how the first phase ended
+            elif "epoch" in values:
+                values = {**values, "epoch": values["epoch"] + before}
             context.tell(Progress(text, start + (end - start) * progress.share, values))
 
         return dataclasses.replace(context, scratch=scratch, tell=tell)
