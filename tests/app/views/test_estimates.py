@@ -154,7 +154,7 @@ def test_what_cannot_be_guessed_says_why_and_leaves_no_cell_empty(
         assert all(cell for cells in row.values() for cell in cells)
 
 
-@pytest.mark.parametrize("name", ["lab", "openvino"])  # also one that a runtime has
+@pytest.mark.parametrize("name", ["lab", "onnxruntime"])  # also one that a runtime has
 def test_sentences_are_about_the_machine_that_was_chosen(
     visit: Open,
     experiment: str,  # noqa: ARG001

@@ -15,11 +15,13 @@ from tests.support.arrays import ArrayData, candidate, context, easy_data, small
 from workers.base import Candidate, ExitPlan, Progress
 from workers.errors import StepFailed
 from workers.exits import placing
+from workers.exits.losses import exit_loss
 from workers.exits.placing import Spot
 from workers.exits.staging import staged_logits
+from workers.methods import early_exit
 from workers.methods.early_exit import MAX_LOSS_OF_THE_END, EarlyExit
 from workers.training import loop
-from workers.training.losses import cross_entropy
+from workers.training.losses import Loss, cross_entropy
 from workers.training.settings import TrainingSettings
 
 #: After the first and the second convolution of `small_net`.
@@ -196,6 +198,23 @@ def test_progress_rises_and_the_second_phase_goes_on_with_the_curves(
     points = [progress.values for progress in told if "epoch" in progress.values]
     assert [point["epoch"] for point in points] == [0, 1, 2, 3, 4, 5, 6]
     assert all("loss" in point for point in points[1:])
+
+
+def test_the_weights_that_were_asked_for_reach_the_loss(
+    taught: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def heard(*names: Any, **settings: Any) -> Loss:
+        asked.append(settings["weighting"])
+        return exit_loss(*names, **settings)
+
+    monkeypatch.setattr(early_exit, "exit_loss", heard)
+    for number, weights in enumerate(("rising", "equal")):
+        (tmp_path / str(number)).mkdir()
+        settings = {**QUICK, "epochs": 1, "training": "joint", "exit_weights": weights}
+        EarlyExit(**settings).apply(taught, context(tmp_path / str(number)))
+    assert asked == ["rising", "equal"]
 
 
 def test_refuses_what_has_no_graph_or_has_exits_already(taught: Candidate, tmp_path: Path) -> None:
