@@ -14,6 +14,7 @@ from app.components.exits_field import exits_field
 from app.components.linked import linked_choice
 from app.components.recipe_chain import recipe_chain
 from app.components.runtime_choice import place_choice
+from app.components.teacher_field import teacher_field
 from app.predicting import outlook
 from app.preflight import place_of
 from app.queueing import queue_runs
@@ -59,7 +60,8 @@ def main() -> None:
         target, runtime = place_choice(st.container(), present, targets)
         timed_in = USUAL if target else of_steps(runtime)
         exits = partial(exits_field, model, dataset, timed_in)
-        recipe = recipe_chain({"early_exit": {"exits": exits}})
+        teacher = partial(teacher_field, models)
+        recipe = recipe_chain({"early_exit": {"exits": exits}, "distillation": {"teacher_model": teacher}})
     asked = _Asked(model, dataset, pair.get((model.id, dataset.id)), recipe, runtime, target)
     with right, st.container(key="expect"):  # stays in sight, see look.css
         refused = refusal(recipe)

@@ -7,6 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import session
 from db import jobs, runs
+from db.models import Model
 from tests.app.views.conftest import Open
 
 
@@ -135,3 +136,26 @@ def test_first_run_of_an_experiment_brings_its_baseline(url: str, woken: list[st
     with session.reading() as opened:
         assert sorted(run.name for run in runs.recent(opened, 5)) == ["Baseline", "One"]
     assert len(woken) == 2
+
+
+def test_another_model_that_teaches_is_chosen_from_those_that_are_there(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+) -> None:
+    with session.writing() as opened:
+        known = {"file_sha256": "e" * 64, "file_name": "m.pt2", "spec": {}, "upload_sha256": "1" * 64}
+        for name, upload in (("big", "a"), ("twin", "b"), ("twin", "c")):
+            opened.add(Model(name=name, **{**known, "upload_sha256": upload * 64}))
+        opened.add(Model(name="runs only", **{**known, "file_name": "m.onnx"}))
+    page = visit("new_run", recipe=json.dumps({"name": "Taught", "steps": [{"method": "distillation"}]}))
+    assert not [box for box in page.selectbox if box.label == "Teacher model"]
+    page.selectbox(key="step-0-0-teacher").select("other").run()
+    (box,) = (box for box in page.selectbox if box.label == "Teacher model")
+    assert {"big", "twin", "twin (2)"} <= set(box.options)
+    assert "runs only" not in box.options
+    box.select("big").run()
+    assert recipe(page)["steps"][0]["teacher_model"] == "big"
+    (box,) = (box for box in page.selectbox if box.label == "Teacher model")
+    box.select("b" * 64).run()
+    assert not page.exception
+    assert recipe(page)["steps"][0]["teacher_model"] == "b" * 64
