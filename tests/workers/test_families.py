@@ -26,7 +26,7 @@ from workers.runtimes.onnxruntime import OnnxRuntime
 
 LIGHT = "resnet18 mobilenet_v2 mobilenet_v3_small efficientnet_b0".split()
 #: The others take longer than the 40 s of a processor that a run has for one of them (regnet_y_400mf 80 s and
-#: googlenet 94 s beside other tests), or more than 3 GB: vit_b_16 5.6 for following its channels, vgg11 13.
+#: googlenet 94 s beside other tests), or more than 3 GB: vit_b_16 5.6 for following its channels, vgg11 8.
 FAMILIES = [*LIGHT, "regnet_y_400mf", "googlenet", "densenet121", "convnext_tiny", "vgg11", "vit_b_16"]
 CLASSES = 4
 #: Of the int8 logits against the float ones, in dB; unrelated logits give 0 or less. Deep networks without
