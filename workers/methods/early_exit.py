@@ -71,9 +71,10 @@ class ExitSettings(Frozen):
         "cross_entropy",
         description="On the labels: classes against each other, or each class as a question of its own.",
     )
+    # On 12,000 pictures of Fashion-MNIST and a network of 14 MMACs: 0.44 of the mean time, rising 0.58.
     exit_weights: Weighting = Field(
-        "rising",
-        description="What each exit counts in the loss: the later the more (m / M), or all alike.",
+        "equal",
+        description="What each exit counts in the loss: all alike, or the later the more (m / M).",
     )
     distillation: Literal["original", "current", "none"] = Field(
         "original",

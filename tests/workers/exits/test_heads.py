@@ -35,9 +35,17 @@ def test_thin_features_get_a_convolution(channels: int, kind: str, convolves: bo
     assert any(isinstance(layer, nn.Conv2d) for layer in head) is convolves
 
 
-@pytest.mark.parametrize(("channels", "values"), [(16, 49), (32, 49), (64, 25), (65, 1), (512, 1)])
-def test_thin_features_are_read_on_a_grid(channels: int, values: int) -> None:
-    *_, layer = make_head(torch.Size((channels, 28, 28)), "channels_first", 4, "linear", SEED)
+@pytest.mark.parametrize(
+    ("channels", "classes", "values"),
+    [
+        (16, 4, 49), (32, 4, 49), (64, 4, 25), (64, 1000, 25), (65, 4, 25), (96, 10, 16), (96, 100, 1),
+        (512, 4, 4), (512, 20, 1), (2048, 4, 1), (4096, 4, 1),
+    ],
+)  # fmt: skip
+def test_features_are_read_on_a_grid_as_far_as_the_layer_stays_small(
+    channels: int, classes: int, values: int
+) -> None:
+    *_, layer = make_head(torch.Size((channels, 28, 28)), "channels_first", classes, "linear", SEED)
     assert isinstance(layer, nn.Linear)
     assert layer.in_features == channels * values
 
@@ -56,7 +64,7 @@ def test_every_place_of_the_map_is_seen(side: int) -> None:
 
 def test_linear_heads_are_means_and_a_layer() -> None:
     maps, tokens, thin = torch.randn(2, 96, 4, 5), torch.randn(2, 9, 6), torch.randn(2, 6, 14, 14)
-    *_, layer = head = make_head(torch.Size((96, 4, 5)), "channels_first", 3, "linear", SEED)
+    *_, layer = head = make_head(torch.Size((96, 4, 5)), "channels_first", 300, "linear", SEED)
     torch.testing.assert_close(head(maps), layer(maps.mean((2, 3))))
     *_, layer = head = make_head(torch.Size((6, 14, 14)), "channels_first", 3, "linear", SEED)
     torch.testing.assert_close(head(thin), layer(thin.reshape(2, 6, 7, 2, 7, 2).mean((3, 5)).flatten(1)))
