@@ -6,7 +6,8 @@ import importlib.util
 import io
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Set
 
 import numpy as np
 from onnx import ModelProto
@@ -17,6 +18,9 @@ from workers.quantization.network import Network
 from workers.quantization.probes import calibration_batches
 from workers.quantization.scheme import Scheme
 from workers.quantization.writing import Writer
+
+#: What NNCF makes of the name of a weight.
+_QUANTIZED = re.compile(r"q_output_(.+)_\d+")
 
 
 def nncf_is_installed() -> bool:
@@ -48,9 +52,25 @@ def by_nncf(network: Network, scheme: Scheme, context: Context, samples: int) ->
                 ignored_scope=nncf.IgnoredScope(names=sorted(in_float)),
                 advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=fix),
             )
+        _call_as_before(model, {tensor.name for tensor in network.model.graph.initializer})
         return model
 
     return write
+
+
+def _call_as_before(model: ModelProto, names: Set[str]) -> None:
+    """Weights get their own names back: by those a profile of the file tells the layers of the model."""
+    taken = {tensor.name for tensor in model.graph.initializer}
+    renamed = {}
+    for tensor in model.graph.initializer:
+        found = _QUANTIZED.fullmatch(tensor.name)
+        if found and found[1] in names - taken:
+            renamed[tensor.name] = found[1]
+            tensor.name = found[1]
+            taken.add(found[1])
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
 
 
 class _Samples:

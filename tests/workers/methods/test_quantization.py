@@ -262,6 +262,11 @@ def test_nncf_writes_a_file_of_the_same_kind(trained: Candidate, tmp_path: Path)
     found = Quantization(engine="nncf", keep_faster=False).apply(trained, context(tmp_path))
     assert stored(found.onnx)["INT8"] >= WEIGHTS
     assert "by NNCF" in found.notes[-1]
+    assert found.onnx is not None
+    assert trained.graph is not None
+    integers = [t.name for t in onnx.load(found.onnx).graph.initializer if t.data_type == TensorProto.INT8]
+    modules = dict(trained.graph.named_modules())
+    assert sum(name.removesuffix(".weight") in modules for name in integers) == 3  # as a profile tells layers
 
 
 def test_a_model_without_such_layers_is_told(tmp_path: Path) -> None:
