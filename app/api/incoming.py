@@ -45,6 +45,11 @@ class Incoming:
     def said_file(self) -> Path:
         return self.folder / f"{self.id}.json"
 
+    def remember(self) -> None:
+        """Keep what was said, for whoever comes back to this upload."""
+        with written_whole(self.said_file) as file:
+            file.write_text(json.dumps(self.said))
+
     def received_bytes(self) -> int:
         return self.bytes_file.stat().st_size
 
@@ -93,8 +98,7 @@ def begin(folder: Path, said: dict[str, Any]) -> Incoming:
     remove_abandoned(folder)
     upload = Incoming(folder, uuid.uuid4().hex, said)
     upload.bytes_file.touch()
-    with written_whole(upload.said_file) as file:
-        file.write_text(json.dumps(said))
+    upload.remember()
     return upload
 
 
@@ -111,9 +115,9 @@ def resume(folder: Path, said: dict[str, Any]) -> Incoming | None:
         except (KeyError, ValueError):  # finished or removed meanwhile
             continue
         if all(upload.said.get(key) == said[key] for key in IDENTITY) and upload.bytes_file.is_file():
-            with written_whole(upload.said_file) as partial:
-                partial.write_text(json.dumps(said))
-            return Incoming(folder, upload.id, said)
+            again = Incoming(folder, upload.id, said)
+            again.remember()
+            return again
     return None
 
 

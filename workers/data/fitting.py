@@ -52,8 +52,8 @@ def warn_if_guessing(guesses: np.ndarray, labels: np.ndarray, classes: Sequence[
         return None  # too few to tell even a perfect model from one that guesses
     often = counts.max() / samples
     told = f"The uploaded model is right on {right / samples:.1%} of the validation samples; "
-    if len(classes) <= MATCHED_CLASSES and _in_another_order(guesses, labels, often):
-        meant = _matching(guesses, labels)
+    if len(classes) <= MATCHED_CLASSES and _in_another_order(guesses, labels, len(classes), often):
+        meant = _matching(guesses, labels, len(classes))
         return told + (
             f"with its answers renumbered it would be right on {(meant[guesses] == labels).mean():.1%}: the "
             "classes of the data stand in another order than those that it was trained with. Bring the data "
@@ -69,7 +69,7 @@ def warn_if_guessing(guesses: np.ndarray, labels: np.ndarray, classes: Sequence[
     )
 
 
-def _in_another_order(guesses: np.ndarray, labels: np.ndarray, often: float) -> bool:
+def _in_another_order(guesses: np.ndarray, labels: np.ndarray, classes: int, often: float) -> bool:
     """Whether the best matching of answers and labels wins on samples that it was not found on.
 
     Any matching wins on its own samples, so each half of every class is answered by that of the other half.
@@ -79,10 +79,7 @@ def _in_another_order(guesses: np.ndarray, labels: np.ndarray, often: float) -> 
     order = order[np.argsort(labels[order], kind="stable")]
     meant = np.empty_like(guesses)
     for own, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
-        matching = _matching(guesses[other], labels[other])
-        known = guesses[own] < len(matching)
-        meant[own] = guesses[own]
-        meant[own[known]] = matching[guesses[own[known]]]
+        meant[own] = _matching(guesses[other], labels[other], classes)[guesses[own]]
     as_meant, as_given, changed = meant == labels, guesses == labels, meant != guesses
     won, lost = int((as_meant & changed).sum()), int((as_given & changed).sum())
     enough = max(RENUMBERED, as_given.mean() + GAINED)
@@ -95,9 +92,8 @@ def _in_another_order(guesses: np.ndarray, labels: np.ndarray, often: float) -> 
     return all(test.pvalue < ALPHA for test in by_chance)
 
 
-def _matching(guesses: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _matching(guesses: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """For each answer the label that it stands for (Kuhn 1955); its own where nothing speaks against it."""
-    classes = 1 + int(max(guesses.max(), labels.max()))
     confusion = np.eye(classes) / 2
     np.add.at(confusion, (guesses, labels), 1)
     return np.asarray(linear_sum_assignment(confusion, maximize=True)[1])

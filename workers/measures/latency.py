@@ -100,7 +100,7 @@ class Latency(Comparison):
     ) -> list[Mapping[Path, list[Measurement]]]:
         """As in `Comparison`; the fastest is the one with the lowest 10th percentile, or mean."""
         flat = [(artefact, bench) for artefacts, bench in groups for artefact in artefacts]
-        early = [artefact.candidate.exits is not None for artefact, _ in flat]
+        compared = [_low_end if artefact.candidate.exits is None else _mean for artefact, _ in flat]
         timed = [(artefact.file, bench) for artefact, bench in flat]
         timings = self._time(timed)
         found: list[Mapping[Path, list[Measurement]]] = []
@@ -108,11 +108,11 @@ class Latency(Comparison):
         for artefacts, bench in groups:
             places = range(first, first + len(artefacts))
             found.append(
-                {timed[at][0]: self._of_one(timings, at, first, bench.target, early[at]) for at in places}
+                {timed[at][0]: self._of_one(timings, at, first, bench.target, compared[at]) for at in places}
             )
             first += len(artefacts)
         if fastest is not None:
-            found.append(self._fastest(timings, timed, early, fastest))
+            found.append(self._fastest(timings, timed, compared, fastest))
         return found
 
     def ratios(self, files: Sequence[Path], bench: Bench) -> list[float]:
@@ -121,33 +121,31 @@ class Latency(Comparison):
         return [ratio_to_baseline(times_ms, latency_ms[0], self.seed)[0] for times_ms in latency_ms]
 
     def _of_one(
-        self, timings: Timings, index: int, baseline: int, target: Target, early: bool
+        self, timings: Timings, index: int, baseline: int, target: Target, of: Statistic
     ) -> list[Measurement]:
-        compare = _means if early else _ratio
-        return [
-            *_percentiles(timings, index, target), *compare(timings, index, baseline, target, self.seed)
-        ]  # fmt: skip
+        found = _percentiles(timings, index, target)
+        if of is _mean:
+            found.append(_mean_call(timings, index, target, self.seed))
+        return [*found, _ratio(timings, index, baseline, target, self.seed, of)]
 
     def _fastest(
         self,
         timings: Timings,
         timed: Sequence[tuple[Path, Bench]],
-        early: Sequence[bool],
+        compared: Sequence[Statistic],
         target: Target,
     ) -> Mapping[Path, list[Measurement]]:
-        low = [
-            float((_mean if stops else _low_end)(times_ms.ravel()))
-            for times_ms, stops in zip(timings.latency_ms, early, strict=True)
-        ]
+        calls_ms = timings.latency_ms.reshape(len(timed), -1)
+        took = [float(of(one)) for of, one in zip(compared, calls_ms, strict=True)]
         best: dict[Path, int] = {}
         for index, (file, _) in enumerate(timed):
-            if file not in best or low[index] < low[best[file]]:
+            if file not in best or took[index] < took[best[file]]:
                 best[file] = index
         baseline = best[timed[0][0]]
         return {
             file: [
                 taken.model_copy(update={"marks": (timed[index][1].target.engine, *taken.marks)})
-                for taken in self._of_one(timings, index, baseline, target, early[index])
+                for taken in self._of_one(timings, index, baseline, target, compared[index])
             ]
             for file, index in best.items()
         }
@@ -248,22 +246,19 @@ def _percentiles(timings: Timings, index: int, target: Target) -> list[Measureme
     return found
 
 
-def _means(timings: Timings, index: int, baseline: int, target: Target, seed: int) -> Iterator[Measurement]:
-    """The mean, and its ratio to that of the baseline."""
-    latency_ms, baseline_ms = timings.latency_ms[index], timings.latency_ms[baseline]
-    for name, unit, to, marks in (
-        ("latency_mean", "ms", np.ones_like(latency_ms), timings.marks(index)),
-        ("latency_ratio", "x", baseline_ms, timings.marks(baseline, index)),
-    ):
-        numbers = ratio_to_baseline(latency_ms, to, seed, _mean)
-        yield _measurement(name, unit, numbers, latency_ms.size, target, marks)
+def _mean_call(timings: Timings, index: int, target: Target, seed: int) -> Measurement:
+    latency_ms = timings.latency_ms[index]
+    numbers = ratio_to_baseline(latency_ms, np.ones_like(latency_ms), seed, _mean)
+    return _measurement("latency_mean", "ms", numbers, latency_ms.size, target, timings.marks(index))
 
 
-def _ratio(timings: Timings, index: int, baseline: int, target: Target, seed: int) -> Iterator[Measurement]:
+def _ratio(
+    timings: Timings, index: int, baseline: int, target: Target, seed: int, of: Statistic
+) -> Measurement:
     latency_ms, baseline_ms = timings.latency_ms[index], timings.latency_ms[baseline]
-    numbers = ratio_to_baseline(latency_ms, baseline_ms, seed)
+    numbers = ratio_to_baseline(latency_ms, baseline_ms, seed, of)
     marks = timings.marks(baseline, index)
-    yield _measurement("latency_ratio", "x", numbers, latency_ms.size, target, marks)
+    return _measurement("latency_ratio", "x", numbers, latency_ms.size, target, marks)
 
 
 def _measurement(

@@ -227,11 +227,10 @@ class _Training:
         both = self.settings.head_epochs / (self.settings.head_epochs + self.settings.epochs)
         middle = {"two_phase": both, "heads": 1.0, "joint": 0.0}[self.settings.training]
         second = {
-            "two_phase": ("together", self.settings.head_epochs),
-            "joint": ("heads", self.settings.epochs),
+            ("two_phase", "together"): self.settings.head_epochs,
+            ("joint", "heads"): self.settings.epochs,
         }
-        phase, first = second.get(self.settings.training, ("", 0))
-        before = first if name == phase else 0
+        before = second.get((self.settings.training, name), 0)
         start, end = {"answers": (0.0, 0.0), "heads": (0.0, middle), "together": (middle, 1.0)}[name]
 
         def tell(progress: Progress) -> None:

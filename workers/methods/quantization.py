@@ -16,7 +16,7 @@ from workers.quantization.aware import folded, with_rounding, without_rounding
 from workers.quantization.naming import module_names
 from workers.quantization.network import Network, float_network
 from workers.quantization.nncf_writer import by_nncf, nncf_is_installed
-from workers.quantization.scheme import Scheme, asked_for, scheme_of_host
+from workers.quantization.scheme import Scheme, scheme_of_host, scheme_with
 from workers.quantization.staged import cut
 from workers.quantization.static import calibrate
 from workers.quantization.trials import Trial, Trials
@@ -180,7 +180,7 @@ class Quantization(TrainingSettings, Method):
         if self.mode == "bf16":
             note = "bfloat16 is how the weights are stored; ONNX Runtime computes with them in float32."
             return {"weights as bfloat16": bfloat16(network)}, [note]
-        scheme = scheme_of_host() if self.weight_bits == "auto" else asked_for(self.weight_bits)
+        scheme = scheme_of_host() if self.weight_bits == "auto" else scheme_with(self.weight_bits)
         notes = [f"Weights are int8 per channel, activations uint8 (U8S8): {scheme.why}."]
         if self.mode == "dynamic":
             return {"matrix products": dynamic(network, scheme)}, notes

@@ -30,7 +30,7 @@ def scheme_of_host() -> Scheme:
     return scheme_for(platform.machine(), vnni=host_facts().vnni)
 
 
-def asked_for(bits: int) -> Scheme:
+def scheme_with(bits: int) -> Scheme:
     """For another processor than the one at hand. bits: 7 or 8."""
     return Scheme(reduce_range=bits == 7, why=f"weights use {bits} bits, as was asked")
 
