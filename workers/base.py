@@ -361,6 +361,8 @@ class Runtime(ABC):
     install: ClassVar[str]
     #: True where it needs more than the exported file: steps that time single layers cannot use it.
     whole_models_only: ClassVar[bool] = False
+    #: True where it runs the branches of a file that stops early.
+    stops_early: ClassVar[bool] = False
 
     device: str = "cpu"
 

@@ -1,68 +1,64 @@
 """Would a static network of the same latency be better? It says so, or queues one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 
 from app.components.plain import plain
 from app.exits import Outcome
-from app.numbers import NARROW
+from app.numbers import NARROW, milliseconds
 from app.queueing import queue_runs
 from app.recipes import Plain
-from app.rival import Rival, away, best_alike, static_recipe, verdict
-from db.models import Job, Run, Stage
+from app.rival import Contest, alike, amount_for, deciding, static_recipe, verdict
+from db.models import Run
+from workers.places import USUAL
 
-LABEL = "Queue a static network of the same latency"
+FIRST = "Queue a static network of the same latency"
+AGAIN = "Queue another static network"
 
 
-def static_rival(
-    outcome: Outcome,
-    run: Run,
-    stage: Stage,
-    *,
-    before: float,
-    found: Sequence[Rival],
-    queued: Mapping[str, tuple[Run, Job | None]],
-) -> None:
-    """before: latency ratio of the stage before the exits. queued: the experiment's runs by their name."""
-    baseline_ms = outcome.explored.report.baseline_ms
+def static_rival(outcome: Outcome, run: Run, contest: Contest, request: Mapping[str, Any]) -> None:
+    """request: what the run with exits was asked, where it was to be measured above all."""
     st.markdown("**A static network of the same latency**")
+    point, baseline_ms = outcome.point, outcome.explored.report.baseline_ms
     if baseline_ms is None:
         st.caption("The baseline was not timed beside these exits. Retry the run to compare them.")
         return
-    point = outcome.point
     ratio = point.mean_ms / baseline_ms
-    rival = best_alike(found, ratio)
+    rival = deciding(contest, ratio, point.accuracy)
     if rival is not None:
-        st.markdown(verdict(rival, point.accuracy, point.mean_ms))
-        st.caption(f"Static: {plain(rival.name)}, within 5 % of this latency, on the same target.")
-        return
-    steps = run.recipe["steps"][: stage.index - 1]
-    recipe = static_recipe(steps, stage.settings, amount=1 - ratio / before, mean_ms=point.mean_ms)
-    if recipe is None:
-        st.caption("At these thresholds the exits are not faster than the network without them.")
-        return
-    _queue_or_wait(recipe, run, ratio, found, queued.get(recipe["name"]))
-
-
-def _queue_or_wait(
-    recipe: Plain, run: Run, ratio: float, found: Sequence[Rival], there: tuple[Run, Job | None] | None
-) -> None:
-    """there: the run of this recipe and its job, if it was queued before."""
-    name, pruning, job = plain(recipe["name"]), recipe["steps"][-1], there[1] if there else None
-    if job is not None and job.state in ("queued", "running"):
-        st.caption(f"{name} is {job.state}; its result appears here.")
-    elif job is not None and job.state == "done":
-        made = next((rival for rival in found if rival.name == recipe["name"]), None)
-        far = "" if made is None else f" by {away(made, ratio)}"
-        st.caption(f"{name} missed this latency{far}, too far to compare.")
+        st.markdown(verdict(rival, ratio, point.accuracy, point.mean_ms))
+        st.caption(f"Static: {plain(rival.name)}, on the same target.")
+        if alike(rival, ratio) or rival.ratio < ratio:
+            return
+    amount = amount_for(contest, ratio)
+    if contest.waiting is not None:
+        name, state = contest.waiting
+        st.caption(f"{plain(name)} is {state}; its result appears here.")
+    elif amount is not None:
+        _offer(run, static_recipe(contest.steps, amount, point.mean_ms), request, again=bool(contest.tries))
+    elif contest.tries:
+        nearest = min(made.rival.ratio for made in contest.tries)
+        st.caption(f"Pruning gets no nearer than {milliseconds(nearest * baseline_ms)}.")
     else:
-        amount = f"{pruning['amount']:.0%}".replace("%", f"{NARROW}%")
-        st.caption(
-            f"None within 5{NARROW}% yet. Pruning would remove {amount} of the latency and train for "
-            f"{pruning['recovery_epochs']} epochs, as the exits were."
+        st.caption("At these thresholds the exits are not faster than the network without them.")
+
+
+def _offer(run: Run, recipe: Plain, request: Mapping[str, Any], *, again: bool) -> None:
+    pruning = next(step for step in recipe["steps"] if step.get("amount_of") == "latency")
+    amount = f"{pruning['amount']:.0%}".replace("%", f"{NARROW}%")
+    st.caption(
+        f"None within 5{NARROW}% yet. Pruning would remove {amount} of the latency and train for "
+        f"{pruning['recovery_epochs']} epochs, as the exits were."
+    )
+    if st.button(AGAIN if again else FIRST, icon=":material/add_circle:"):
+        queue_runs(
+            run.experiment.model_id,
+            run.experiment.dataset_id,
+            [recipe],
+            seed=run.seed,
+            runtime=request.get("runtime", USUAL),
+            target=request.get("target", ""),
         )
-        if st.button(LABEL, icon=":material/add_circle:"):
-            experiment = run.experiment
-            queue_runs(experiment.model_id, experiment.dataset_id, [recipe], seed=run.seed)
-            st.rerun()
+        st.rerun()

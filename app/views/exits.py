@@ -1,7 +1,9 @@
 """When may a sample leave early, and what does it cost? Thresholds of a file with exits, moved and saved."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -18,7 +20,7 @@ from app.components.live import live
 from app.components.save_point import save_point
 from app.components.static_rival import static_rival
 from app.exits import Explored, Outcome, explored, rounded, saved_report, thresholds_of
-from app.rival import Rival, rivals
+from app.rival import Contest, rivals
 from db import jobs, runs, variants
 from db.models import Job, Run, Stage, Variant
 from workers.calibration.moving import NO_PROMISE
@@ -30,8 +32,8 @@ class Shown:
     """What the page is about, read once per visit.
 
     saved: all variants of the stage. saving: the job that was last to add one. baseline: accuracy of the
-    model as uploaded. before: latency ratio of the stage before the exits. queued: the experiment's runs by
-    name.
+    model as uploaded. contest: the exits against static networks. request: what the run's latest job was
+    asked.
     """
 
     variant: Variant
@@ -41,9 +43,8 @@ class Shown:
     saved: tuple[Variant, ...]
     saving: Job | None
     baseline: float | None
-    before: float
-    static: list[Rival]
-    queued: dict[str, tuple[Run, Job | None]]
+    contest: Contest
+    request: Mapping[str, Any]
 
 
 def main() -> None:
@@ -91,6 +92,7 @@ def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) 
         s.index: {(m.name, m.split): m.value for m in s.own.measurements if m.target in (None, target)}
         for s in whole.stages
     }
+    mine = latest.get(run.id)
     return Shown(
         variant,
         stage,
@@ -99,10 +101,26 @@ def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) 
         saved,
         saving,
         taken.get(0, {}).get(("accuracy", "validation")),
-        taken.get(stage.index - 1, {}).get(("latency_ratio", "validation")) or 1.0,
-        rivals([row | {"target": json.loads(row["target"])} for row in rows], target),
-        {other.name: (other, latest.get(other.id)) for other in queued},
+        Contest(
+            [{"method": s.method, **s.settings} for s in whole.stages if 0 < s.index <= stage.index],
+            _without_exits(found, stage, taken.get(stage.index - 1, {}).get(("latency_ratio", "validation"))),
+            rivals([row | {"target": json.loads(row["target"])} for row in rows], target),
+            [(other.id, other.name, _state(latest.get(other.id)), other.recipe) for other in queued],
+        ),
+        mine.request if mine else {},
     )
+
+
+def _without_exits(found: Explored, stage: Stage, before: float | None) -> float:
+    """Latency ratio of the same network without them. before: of the stage before this one."""
+    if stage.method == "early_exit" or found.report.baseline_ms is None:
+        return before or 1.0
+    # Quantized since, and never without exits: the longest way takes that, and a little more.
+    return found.report.path_ms[-1] / found.report.baseline_ms
+
+
+def _state(job: Job | None) -> str | None:
+    return None if job is None else job.state
 
 
 def _way_through(shown: Shown) -> None:
@@ -133,9 +151,7 @@ def _explorer(shown: Shown) -> None:
     known = next((v for v in shown.saved if rounded(thresholds_of(v)) == rounded(outcome.thresholds)), None)
     save_point(outcome.thresholds, shown.variant, shown.stage, shown.run, known=known, job=shown.saving)
     exit_times(outcome, None if known is None else saved_report(known, shown.stage))
-    static_rival(
-        outcome, shown.run, shown.stage, before=shown.before, found=shown.static, queued=shown.queued
-    )
+    static_rival(outcome, shown.run, shown.contest, shown.request)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown("**Where samples leave, by class**")

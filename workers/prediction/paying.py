@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from workers.base import Method
+from workers.base import Method, Runtime
+from workers.catalog import RUNTIMES
 from workers.methods.distillation import Distillation
 from workers.methods.low_rank import LowRank
 from workers.methods.quantization import INT8, Quantization
@@ -65,6 +66,11 @@ class Machine:
         system = str(facts.get("system", "")).split()
         x86 = system[-1].lower() in X86 if system else None
         return cls(runtime, x86, facts.get("vnni"), elsewhere)
+
+    @property
+    def engine(self) -> type[Runtime] | None:
+        """None for several together."""
+        return RUNTIMES.get(self.runtime.partition(":")[0])
 
     @property
     def overflows(self) -> bool:
@@ -129,7 +135,13 @@ def _widths(step: Method, asked: _Asked) -> Iterator[str]:
 
 def _bits(step: Method, asked: _Asked) -> Iterator[str]:
     assert isinstance(step, Quantization)
-    expected = asked.expected
+    runtime, expected = asked.machine.engine, asked.expected
+    if runtime is not None and runtime.whole_models_only:
+        yield (
+            f"{runtime.title} runs the trainable form of a model, and a quantized one has none: it is not "
+            "measured there."
+        )
+        return
     if asked.machine.elsewhere and asked.machine.overflows and step.mode in INT8 and step.weight_bits != 7:
         yield OVERFLOWS
     if expected is None or expected.against_float is None:
@@ -185,6 +197,16 @@ def _thin(step: Method, asked: _Asked) -> Iterator[str]:
         )
 
 
+def _early(step: Method, asked: _Asked) -> Iterator[str]:  # noqa: ARG001
+    runtime = asked.machine.engine
+    if runtime is not None and not runtime.stops_early:
+        able = " or ".join(known.title for known in RUNTIMES.values() if known.stops_early)
+        yield (
+            f"{runtime.title} runs no file that stops early: with exits nothing is measured there. "
+            f"Take {able}."
+        )
+
+
 def _zeros(step: Method, asked: _Asked) -> Iterator[str]:  # noqa: ARG001
     yield ZEROS
 
@@ -194,5 +216,6 @@ _RULES: Mapping[str, Callable[[Method, _Asked], Iterator[str]]] = {
     "distillation": _widths,
     "quantization": _bits,
     "low_rank": _thin,
+    "early_exit": _early,
     "unstructured_pruning": _zeros,
 }

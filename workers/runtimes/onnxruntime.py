@@ -25,6 +25,7 @@ class OnnxRuntime(Runtime):
     title = "ONNX Runtime"
     package = "onnxruntime"
     install: ClassVar[str] = "pip install onnxruntime"
+    stops_early = True
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device

@@ -11,3 +11,4 @@ class OpenVino(ChildRuntime):
     title = "OpenVINO"
     package = "openvino"
     install: ClassVar[str] = "pip install 'paredown[openvino]'"
+    stops_early = True

@@ -13,13 +13,15 @@ from streamlit.testing.v1 import AppTest
 from app import session
 from app.components.export_dialog import lines_to_change, lines_to_run
 from app.exits import explored
-from app.rival import Rival, best_alike, static_recipe, verdict
+from app.rival import Contest, Rival, alike, amount_for, deciding, static_recipe, verdict
 from db import runs, variants
 from db.models import Job, Run, Stage, Variant
 from tests.app.views.conftest import Open
 from tests.app.views.test_tradeoffs import texts
 from tests.support import exits
 from workers.calibration import path_times
+from workers.catalog import METHODS
+from workers.recipe import settings_of
 from workers.work.rows import threshold_columns
 
 Arrays = dict[str, np.ndarray]
@@ -323,39 +325,94 @@ def again(stage: Stage, thresholds: tuple[float, ...], woken: list[str]) -> None
         assert len(variants.with_exits(opened)) == 2
 
 
-def test_a_static_network_is_queued_and_then_compared(visit: Open, stage: Stage, woken: list[str]) -> None:
-    page = visit("exits", thresholds=link(FAST))
-    next(button for button in page.button if button.label.startswith("Queue a static")).click().run()
-    with session.reading() as opened:
-        run = next(run for run in runs.all_of(opened) if run.name.startswith("Static at"))
-        job = opened.get_one(Job, woken[-1])
-    _, report = kept(stage)
-    hand = by_hand(stage, FAST)
-    ratio = hand["mean_ms"] / report["baseline_ms"]
-    (step,) = run.recipe["steps"]
-    assert step["amount"] == pytest.approx(1 - ratio, abs=1e-3)
-    assert (step["amount_of"], step["recovery_epochs"]) == ("latency", 4)
-    assert "is queued; its result appears here" in texts(visit("exits", thresholds=link(FAST)))
-    numbers = [
+def finish_static(job_id: str, accuracy: float, ratio: float) -> None:
+    """As if a worker had made the static network of that job."""
+    numbers: list[dict[str, Any]] = [
         {"name": name, "value": value, "unit": "", "better": "higher", "split": "validation", "marks": [],
          "target": target}
-        for name, value, target in (
-            ("accuracy", hand["accuracy"] - 0.007, None),
-            ("latency_ratio", 1.04 * ratio, report["target"]),
-        )
+        for name, value, target in (("accuracy", accuracy, None), ("latency_ratio", ratio, target_of()))
     ]  # fmt: skip
     columns = {
         "index": 1, "method": "structured_pruning", "settings": {}, "key": "k", "seconds": 1.0, "notes": [],
         "cached": False, "file_sha256": "0" * 64,
     }  # fmt: skip
     with session.writing() as opened:
-        runs.save_stage(opened, run.id, columns, numbers)
-        opened.get_one(Job, job.id).state = "done"
+        job = opened.get_one(Job, job_id)
+        runs.save_stage(opened, job.subject_id, columns, numbers)
+        job.state = "done"
+
+
+def target_of() -> dict[str, Any]:
+    return dict(kept(read()[1])[1]["target"])
+
+
+def queue_static(page: AppTest, label: str = "Queue a static network of the same latency") -> None:
+    next(button for button in page.button if button.label == label).click().run()
+
+
+def queued_steps(job_id: str) -> list[dict[str, Any]]:
+    with session.reading() as opened:
+        job = opened.get_one(Job, job_id)
+        return list(opened.get_one(Run, job.subject_id).recipe["steps"])
+
+
+def test_a_static_network_is_queued_and_then_compared(visit: Open, stage: Stage, woken: list[str]) -> None:
+    queue_static(visit("exits", thresholds=link(FAST)))
+    _, report = kept(stage)
+    hand = by_hand(stage, FAST)
+    ratio = hand["mean_ms"] / report["baseline_ms"]
+    (step,) = queued_steps(woken[-1])
+    assert step["amount"] == pytest.approx(1 - ratio, abs=1e-3)
+    assert (step["amount_of"], step["recovery_epochs"]) == ("latency", 4)
+    assert "is queued; its result appears here" in texts(visit("exits", thresholds=link(FAST)))
+    finish_static(woken[-1], hand["accuracy"] - 0.007, 1.04 * ratio)
     words = texts(visit("exits", thresholds=link(FAST))).replace("\u00a0", " ")
     assert (
         f"At {hand['mean_ms']:.3f} ms the static network has {100 * hand['accuracy'] - 0.7:.1f} %, the exits "
         f"{100 * hand['accuracy']:.1f} %: exits win by 0.7 points." in words
     )
+
+
+def test_a_static_network_that_missed_still_tells_and_another_is_offered(
+    visit: Open, stage: Stage, woken: list[str]
+) -> None:
+    queue_static(visit("exits", thresholds=link(FAST)))
+    hand = by_hand(stage, FAST)
+    ratio = hand["mean_ms"] / kept(stage)[1]["baseline_ms"]
+    finish_static(woken[-1], hand["accuracy"] - 0.1, 1.27 * ratio)
+    page = visit("exits", thresholds=link(FAST))
+    words = texts(page).replace("\u00a0", " ")
+    assert f"The static network takes {1.27 * hand['mean_ms']:.3f} ms (+27 %)" in words
+    assert "exits win by 10.0 points" in words
+    (first,) = queued_steps(woken[-1])
+    queue_static(page, "Queue another static network")
+    (second,) = queued_steps(woken[-1])
+    # On the line from what the first try removed, 1 - 1.27 ratio, to everything.
+    reach = (1.27 * ratio - ratio) / (1.27 * ratio)
+    assert second["amount"] == pytest.approx(first["amount"] + reach * (1 - first["amount"]), abs=2e-3)
+    finish_static(woken[-1], hand["accuracy"] - 0.1, 1.265 * ratio)
+    page = visit("exits", thresholds=link(FAST))
+    assert "Pruning gets no nearer than" in texts(page)
+    assert "Queue another static network" not in [button.label for button in page.button]
+
+
+def test_a_static_network_against_quantized_exits_is_quantized_too(
+    visit: Open, stage: Stage, woken: list[str]
+) -> None:
+    columns = {
+        c.name: getattr(stage, c.name) for c in Stage.__table__.columns if c.name not in ("id", "run_id")
+    }
+    int8 = settings_of(METHODS["quantization"]())
+    columns |= {"index": stage.index + 1, "method": "quantization", "settings": int8}
+    with session.writing() as opened:
+        runs.save_stage(opened, stage.run_id, columns, [])
+        variant = next(v.id for v, other, _ in variants.with_exits(opened) if other.index == stage.index + 1)
+    queue_static(visit("exits", variant=variant, thresholds=link(FAST)))
+    pruning, quantization = queued_steps(woken[-1])
+    assert (pruning["method"], quantization["method"]) == ("structured_pruning", "quantization")
+    _, report = kept(stage)
+    before = report["path_ms"][-1]
+    assert pruning["amount"] == pytest.approx(1 - by_hand(stage, FAST)["mean_ms"] / before, abs=1e-3)
 
 
 def test_the_lines_beside_an_export_run(
@@ -378,17 +435,59 @@ def test_the_lines_beside_an_export_run(
     assert accuracies[0] != accuracies[1]
 
 
-def test_only_the_same_latency_compares() -> None:
-    found = [Rival("a", "a", 0.9, 0.5), Rival("b", "b", 0.93, 0.52), Rival("c", "c", 0.99, 0.6)]
-    best = best_alike(found, 0.5)
+EXITS = {
+    "method": "early_exit", "training": "heads", "head_epochs": 3, "epochs": 9, "learning_rate": 0.01
+}  # fmt: skip
+
+
+def contest(
+    *found: tuple[float, float], asked: dict[int, float] | None = None, before: float = 1.0
+) -> Contest:
+    """found: (accuracy, ratio) of one run each. asked: by such a run, the amount that it was made with."""
+    queued = [
+        (str(run), "Static", "done", static_recipe([EXITS], amount, 1.0))
+        for run, amount in (asked or {}).items()
+    ]
+    rivals = [Rival(str(run), 1, f"run {run}", *pair) for run, pair in enumerate(found)]
+    return Contest([EXITS], before, rivals, queued)
+
+
+def test_the_most_accurate_of_the_same_latency_decides() -> None:
+    best = deciding(contest((0.9, 0.5), (0.93, 0.52), (0.99, 0.6)), 0.5, 0.95)
     assert best is not None
-    assert best.name == "b"
-    assert "the static network wins by 1.0 points" in verdict(best, 0.92, 0.1)
-    assert "neither wins" in verdict(best, 0.93, 0.1)
-    assert best_alike(found, 0.7) is None
-    settings = {"training": "heads", "head_epochs": 3, "epochs": 9, "learning_rate": 0.01}
-    assert static_recipe([], settings, amount=-0.1, mean_ms=1) is None
-    recipe = static_recipe([{"method": "fine_tuning"}], settings, amount=0.4, mean_ms=1)
-    assert recipe is not None
-    assert [step["method"] for step in recipe["steps"]] == ["fine_tuning", "structured_pruning"]
+    assert best.name == "run 1"
+    assert "the static network wins by 1.0 points" in verdict(best, 0.5, 0.92, 0.1)
+    assert "neither wins" in verdict(best, 0.5, 0.93, 0.1)
+
+
+def test_another_latency_decides_only_where_one_is_worse_in_both() -> None:
+    assert deciding(contest((0.99, 0.6), (0.9, 0.4)), 0.5, 0.95) is None
+    faster = deciding(contest((0.96, 0.4)), 0.5, 0.95)
+    assert faster is not None
+    assert "the static network wins by 1.0 points" in verdict(faster, 0.5, 0.95, 0.1)
+    # Slower and worse, but made for something else: a better one of that latency may exist.
+    assert deciding(contest((0.9, 0.6)), 0.5, 0.95) is None
+    tried = deciding(contest((0.9, 0.6), asked={0: 0.5}), 0.5, 0.95)
+    assert tried is not None
+    assert not alike(tried, 0.5)
+    assert "takes 0.12" in verdict(tried, 0.5, 0.95, 0.1)
+    assert "exits win by 5.0 points" in verdict(tried, 0.5, 0.95, 0.1)
+
+
+def test_the_next_amount_lies_between_what_was_tried() -> None:
+    assert amount_for(contest(), 0.4) == pytest.approx(0.6)
+    assert amount_for(contest(before=0.8), 0.4) == pytest.approx(0.5)
+    assert amount_for(contest(before=0.3), 0.4) is None  # no faster than without exits
+    # 0.6 removed only half: 0.6 lies at (0.6 - 0.5) / (1 - 0.5) of the way from there to everything.
+    assert amount_for(contest((0.9, 0.5), asked={0: 0.6}), 0.4) == pytest.approx(0.6 + 0.2 * 0.4)
+    # 0.6 removed 0.8: 0.6 lies at three quarters of the way from nothing.
+    assert amount_for(contest((0.9, 0.2), asked={0: 0.6}), 0.4) == pytest.approx(0.45)
+    assert amount_for(contest((0.9, 0.5), (0.9, 0.499), asked={0: 0.6, 1: 0.8}), 0.4) is None
+
+
+def test_a_static_recipe_trains_as_long_as_the_exits_did() -> None:
+    recipe = static_recipe([{"method": "fine_tuning"}, EXITS, {"method": "quantization"}], 0.4, 1)
+    assert [step["method"] for step in recipe["steps"]] == [
+        "fine_tuning", "structured_pruning", "quantization"
+    ]  # fmt: skip
     assert recipe["steps"][1]["recovery_epochs"] == 3

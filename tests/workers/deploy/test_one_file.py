@@ -12,9 +12,10 @@ from onnx.numpy_helper import from_array
 
 from tests.support.staged import CLASSES, PLAN, SPEC, parts, plan, samples
 from workers.base import ExitPlan
+from workers.catalog import RUNTIMES
 from workers.deploy.exit_parity import check_exits
 from workers.deploy.one_file import compose_one_file, set_thresholds
-from workers.errors import GateFailed, StepFailed
+from workers.errors import GateFailed, ModelRefused, StepFailed
 from workers.exits.executor import all_logits, onnx_segments, torch_segments
 from workers.exits.scores import Score, leaving, leaving_together, planned_scores
 
@@ -273,3 +274,20 @@ def test_one_exit_and_four_exits(tmp_path: Path, exits: int, score: Score) -> No
     assert len(set(taken)) == (
         1 if score == "patience" and exits == 1 else exits + 1 - 2 * (score == "patience")
     )
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_runtimes_stop_early_as_they_say(file: Path, name: str) -> None:
+    runtime = RUNTIMES[name]
+    missing = runtime.missing()
+    if missing:
+        pytest.skip(f"{name}: {missing}")
+    if not runtime.stops_early:
+        with pytest.raises(ModelRefused):
+            runtime().open(file, threads=1)
+        return
+    session = runtime().open(file, threads=1)
+    expected, taken = run(file, INPUTS, 1)
+    found = np.concatenate([session.run(INPUTS[row : row + 1]) for row in range(len(INPUTS))])
+    assert len(set(taken)) == 3
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

@@ -66,6 +66,25 @@ def plan() -> Plan:
         (step("low_rank", rank_by="energy", only_faster=False), NEW, [THIN]),
         (step("low_rank", rank_by="energy"), NEW, []),
         (step("fine_tuning"), OLD, []),
+        (step("early_exit"), NEW, []),
+        (step("early_exit"), Machine("openvino"), []),
+        (step("early_exit"), Machine("fastest"), []),
+        (
+            step("early_exit"),
+            Machine("ncnn"),
+            [
+                "ncnn runs no file that stops early: with exits nothing is measured there. "
+                "Take ONNX Runtime or OpenVINO."
+            ],
+        ),
+        (
+            step("quantization"),
+            Machine("torch_eager", x86=True, vnni=False),
+            [
+                "torch eager runs the trainable form of a model, and a quantized one has none: it is not "
+                "measured there."
+            ],
+        ),
     ],
 )
 def test_rules_where_nothing_was_timed(chosen: Method, machine: Machine, told: list[str]) -> None:
