@@ -7,11 +7,14 @@ from statistics import mean
 from typing import Any
 
 import app.session
+from app.place import Place
 from app.queueing import queue_for
 from db import jobs, predictors
 from db.models import Dataset, Job, Model
 from db.models import Predictor as Row
+from db.workers import target_queue
 from workers.base import Method, Target
+from workers.places import USUAL
 from workers.prediction.expecting import Expected, Predictor
 from workers.prediction.table import Table
 from workers.prediction.training import earlier, training_seconds
@@ -45,21 +48,34 @@ class Outlook:
         """That the table is about."""
         return None if self.predictor is None else self.predictor.table.target
 
+    def is_of(self, place: Place) -> bool:
+        """Whether the times are those of the machines of a place, as far as they are known."""
+        return self.predictor is not None and _is_of(self.predictor, place)
+
 
 def outlook(
-    model: Model, dataset: Dataset, experiment_id: str | None, recipe: Mapping[str, Any], online: set[str]
+    model: Model,
+    dataset: Dataset,
+    experiment_id: str | None,
+    recipe: Mapping[str, Any],
+    place: Place,
+    online: set[str],
 ) -> Outlook:
-    """Asks for the table where there is none and a worker is online."""
+    """Asks for the table where there is none and a worker is online that can build it."""
     steps = Recipe.model_validate(recipe).steps
-    predictor, job = _predictor_of(model, online)
+    own, job = _predictor_of(model, online=bool(online))
+    predictor = own
+    if place.name and place.runtime == USUAL and not (own and _is_of(own, place)):
+        there, job = _predictor_of(model, place.name, online=target_queue(place.name) in online)
+        predictor = there or own  # which tells of sizes
     queue = queue_for(recipe, online)
     with app.session.reading() as session:
         stages = predictors.trained_stages(session, experiment_id or "")
         measured = predictors.measured_ratios(session, model.id) if predictor else []
-    here = predictor is not None and predictor.table.device == ("cuda" if queue == "gpu" else "cpu")
+    here = own is not None and own.table.device == ("cuda" if queue == "gpu" else "cpu")
     samples = (dataset.facts or {}).get("splits")
     known = earlier(stages, queue)
-    timed = predictor if here and samples else None
+    timed = own if here and samples else None
     return Outlook(
         expected=None if predictor is None else predictor.expect(steps),
         job=job,
@@ -67,6 +83,11 @@ def outlook(
         check=None if predictor is None else check(predictor, measured),
         training_s=training_seconds(steps, known, samples or {}, timed),
     )
+
+
+def _is_of(predictor: Predictor, place: Place) -> bool:
+    host = predictor.table.target.host
+    return host in place.hosts or not (place.hosts or place.name)
 
 
 def check(predictor: Predictor, measured: Sequence[tuple[str, list[Any], float, Any]]) -> Check | None:
@@ -92,13 +113,14 @@ def _steps(plain: list[Any]) -> Sequence[Method] | None:
         return None
 
 
-def _predictor_of(model: Model, online: set[str]) -> tuple[Predictor | None, Job | None]:
+def _predictor_of(model: Model, target: str = "", *, online: bool) -> tuple[Predictor | None, Job | None]:
+    """online: whether a worker is there that can be asked."""
     code = code_sha256()
     with app.session.reading() as session:
-        row = predictors.of_model(session, model.id, code)
+        row = predictors.of_model(session, model.id, code, target)
     if row is None and online and (model.file_name or "").endswith(".pt2"):
         with app.session.writing() as session:
-            row = predictors.ask(session, model.id, code, queue="cpu")
+            row = predictors.ask(session, model.id, code, target)
     if row is None:
         return None, None
     if row.table is not None:

@@ -1,15 +1,13 @@
 """What a person should know of a recipe before it is queued, for the place that it is to be measured in."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import app.session
+from app.place import Place
 from app.predicting import Outlook
 from app.queueing import queue_for
 from app.recipes import Plain, trains
-from db import workers
 from workers.places import USUAL
 from workers.prediction import paying
 from workers.prediction.expecting import Predictor
@@ -18,51 +16,29 @@ from workers.recipe import Recipe
 NONE = "No estimate of latency"
 
 
-@dataclass(frozen=True)
-class Place:
-    """name: of a machine that has one; empty for those that do runs. facts: what the workers there tell."""
-
-    name: str
-    runtime: str
-    facts: Sequence[Mapping[str, Any]]
-
-
-def place_of(target: str, runtime: str, recipe: Plain, online: set[str]) -> Place:
-    """target: a machine that has a name, guessed for by its own times or not at all; empty for the worker
-    that will do the run. runtime: what `workers.places.choose` takes there.
-    """
-    queue = queue_for(recipe, online)
-    with app.session.reading() as session:
-        named = {known.name: known.worker for known in workers.targets(session)}
-        own = [worker.facts for worker in workers.online(session) if queue in worker.queues]
-    if target:
-        return Place(target, USUAL, [named[target].facts] if target in named else [])
-    return Place("", runtime, own)
-
-
 def unknown_latency(outlook: Outlook, place: Place, *, trainable: bool) -> str:
     """Why the latency of no recipe can be guessed, in a sentence; empty where it can."""
     if not trainable:
         return f"{NONE}: layers are timed of trainable models (.pt2) alone."
     if place.runtime != USUAL:
         return f"{NONE}: layers are timed in ONNX Runtime on the processor alone. The run measures it."
-    if outlook.target is None:
-        return _no_table(outlook)
-    hosts = {facts["host"] for facts in place.facts if "host" in facts}
-    if outlook.target.host in hosts or not (hosts or place.name):
+    if outlook.is_of(place):
         return ""
-    if place.name:
-        return f"{NONE}: this model's layers were not timed on {place.name}. The run measures it there."
+    if outlook.target is None or place.name:
+        return _no_table(outlook, place)
     return f"{NONE}: this model's layers were timed on another machine than the one that does the run."
 
 
-def _no_table(outlook: Outlook) -> str:
+def _no_table(outlook: Outlook, place: Place) -> str:
     if outlook.job is None:
-        return f"{NONE} yet: this model's layers are timed as soon as a worker is online."
+        who = place.name or "a worker"
+        return f"{NONE} yet: this model's layers are timed as soon as {who} is online."
     if outlook.job.state == "failed":
         return f"{NONE}: {(outlook.job.error or {}).get('what', 'timing this model failed.')}"
+    where = f" on {place.name}" if place.name else ""
     return (
-        f"{NONE} yet: it follows once this model's layers are timed, behind everything else that is queued."
+        f"{NONE} yet: it follows once this model's layers are timed{where}, behind everything else that is "
+        "queued."
     )
 
 

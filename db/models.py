@@ -260,13 +260,15 @@ class Point(Base):
 class Predictor(Noun, Base):
     """What forms guess the latency of a model's recipes from.
 
-    code: of the workers; other code builds anew. key: of all that the table depends on; equal ones have equal
-    tables. table: None until it is built.
+    code: of the workers; other code builds anew. target: name of the machine that it is about; empty for the
+    one that does runs. key: of all that the table depends on; equal ones have equal tables. table: None until
+    it is built.
     """
 
     __tablename__ = "predictor"
-    __table_args__ = (UniqueConstraint("model_id", "code"),)
+    __table_args__ = (UniqueConstraint("model_id", "code", "target"),)
     model_id: Mapped[str] = mapped_column(ForeignKey("model.id", ondelete="CASCADE"))
     code: Mapped[str]
+    target: Mapped[str] = mapped_column(default="", server_default="")
     key: Mapped[str | None] = mapped_column(index=True)
     table: Mapped[dict[str, Any] | None]

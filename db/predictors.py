@@ -8,7 +8,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db import jobs
+from db import jobs, workers
 from db.models import Experiment, Job, Measurement, Predictor, Run, Stage, Variant
 
 KIND = "predictor"
@@ -16,24 +16,27 @@ KIND = "predictor"
 MOST_RUNS = 50
 
 
-def of_model(session: Session, model_id: str, code: str) -> Predictor | None:
-    return session.scalar(select(Predictor).where(Predictor.model_id == model_id, Predictor.code == code))
+def of_model(session: Session, model_id: str, code: str, target: str = "") -> Predictor | None:
+    """target: name of the machine that it is about; empty for the one that does runs."""
+    which = Predictor.model_id == model_id, Predictor.code == code, Predictor.target == target
+    return session.scalar(select(Predictor).where(*which))
 
 
-def ask(session: Session, model_id: str, code: str, *, queue: str) -> Predictor:
+def ask(session: Session, model_id: str, code: str, target: str = "") -> Predictor:
     """Found, or asked for with a job; no worker is woken, who has nothing else to do looks by himself."""
-    found = of_model(session, model_id, code)
+    found = of_model(session, model_id, code, target)
     if found is not None:
         return found
-    asked = Predictor(model_id=model_id, code=code)
+    asked = Predictor(model_id=model_id, code=code, target=target)
     try:
         with session.begin_nested():
             session.add(asked)
     except IntegrityError:  # another page asked at the same moment
-        there = of_model(session, model_id, code)
+        there = of_model(session, model_id, code, target)
         if there is None:
             raise
         return there
+    queue = workers.target_queue(target) if target else "cpu"
     jobs.add(session, KIND, asked.id, queue=queue, request={})
     return asked
 

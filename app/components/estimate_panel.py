@@ -8,8 +8,9 @@ from app import numbers
 from app.components.live import live
 from app.components.plain import plain
 from app.components.progress import job_progress
+from app.place import Place
 from app.predicting import Check, Outlook
-from app.preflight import NONE, Place, left_of, sentences, unknown_latency
+from app.preflight import NONE, left_of, sentences, unknown_latency
 from app.recipes import Plain, trains
 
 UNKNOWN = "not known"

@@ -15,8 +15,8 @@ from app.components.linked import linked_choice
 from app.components.recipe_chain import recipe_chain
 from app.components.runtime_choice import place_choice
 from app.components.teacher_field import teacher_field
+from app.place import place_of
 from app.predicting import outlook
-from app.preflight import place_of
 from app.queueing import queue_runs
 from app.recipes import AMOUNTS, Plain, has_amount, refusal, with_amount
 from db import datasets, models_, runs, variants, workers
@@ -84,8 +84,8 @@ def _expect(asked: _Asked, online: set[str]) -> None:
         measured = variants.baseline_numbers(session, asked.experiment or "")
     facts = asked.model.facts or {}
     known = {name: measured.get(name, facts.get(name)) for name in ("macs", "parameters", "size")}
-    expected = outlook(asked.model, asked.dataset, asked.experiment, asked.recipe, online)
     place = place_of(asked.target, asked.runtime, asked.recipe, online)
+    expected = outlook(asked.model, asked.dataset, asked.experiment, asked.recipe, place, online)
     estimate_panel(asked.recipe, known, expected, place, trainable=asked.trainable, online=online)
 
 

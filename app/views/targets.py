@@ -80,7 +80,7 @@ def _away(target: NamedTarget, active: Sequence[Job]) -> None:
     st.markdown(f"**{target.name}** &nbsp; :gray[{target.worker.id}] &nbsp; :gray-badge[offline]")
     st.caption(f"Last seen {seen} ago")
     _machine(target.worker)
-    waiting = [job for job in active if job.queue == target_queue(target.name) and job.state == "queued"]
+    waiting = [job for job in active if job.queue == target_queue(target.name) and _keeps_waiting(job)]
     for job in waiting:
         _job(job, ())
     if not waiting and st.button(
@@ -88,6 +88,11 @@ def _away(target: NamedTarget, active: Sequence[Job]) -> None:
     ):
         forget_target(target.name)
         st.rerun()
+
+
+def _keeps_waiting(job: Job) -> bool:
+    """False for what nobody asked for by name, such as the times that forms guess from."""
+    return job.state == "queued" and job.kind not in jobs.PATIENT
 
 
 def _job(job: Job, queues: Collection[str]) -> None:

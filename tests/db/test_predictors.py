@@ -29,7 +29,7 @@ def test_visits_at_the_same_moment_ask_once(url: str, monkeypatch: pytest.Monkey
 
     def visit(_: int) -> str:
         with transaction(url) as session:
-            return predictors.ask(session, model_id, "code", queue="cpu").id
+            return predictors.ask(session, model_id, "code").id
 
     monkeypatch.setattr(predictors, "of_model", slowly)
     with ThreadPoolExecutor(4) as visitors:

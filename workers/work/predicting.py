@@ -1,4 +1,7 @@
-"""Kind `predictor`: a model's layers are timed at several widths, so that forms can guess latencies."""
+"""Kind `predictor`: a model's layers are timed at several widths, so that forms can guess latencies.
+
+On a machine that has a name, which may share nothing but the database, the model is fetched.
+"""
 
 import logging
 import shutil
@@ -26,7 +29,7 @@ def do(assignment: Assignment) -> None:
         row = session.get_one(Predictor, subject_id)
         model_row = session.get_one(Model, row.model_id)
     model = open_model_of(assignment, model_row)
-    place, device = choose(USUAL, settings.threads).steps, torch.device(settings.device)
+    place, device = choose(USUAL, settings.threads, row.target).steps, torch.device(settings.device)
     key = table_key(model, place, device)
     with reading(settings.database) as session:
         known = predictors.table_of(session, key)

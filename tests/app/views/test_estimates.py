@@ -14,12 +14,13 @@ from streamlit.testing.v1 import AppTest
 from torch.fx import GraphModule
 
 from app import session
+from db import jobs, predictors
 from db.models import Dataset, Model, Predictor, Worker
 from tests.app.views.conftest import Open
 from tests.support.experiments import LAPTOP, MACS, PARAMETERS, SIZE
 from tests.support.noise import Noise
 from tests.workers.prediction.tables import TARGET, spec, table
-from workers.base import Candidate, Context
+from workers.base import Candidate, Context, Target
 from workers.catalog import METHODS, RUNTIMES
 from workers.graph.students import known
 from workers.measures.macs import count_macs
@@ -45,12 +46,19 @@ def plan(graph: Any) -> Plan:
 
 def keep(plan: Plan, **times: float) -> None:
     """As after the job that builds it. A thousand samples to train on."""
-    built = table(plan, **times).model_dump(mode="json")
+    keep_of("", TARGET, plan, **times)
+
+
+def keep_of(name: str, target: Target, plan: Plan, **times: float) -> None:
+    built = table(plan, **times).model_copy(update={"target": target}).model_dump(mode="json")
     with session.writing() as opened:
         (model,) = opened.query(Model).all()
         (dataset,) = opened.query(Dataset).all()
         dataset.facts = {"classes": 10, "splits": {"train": 1000, "validation": 200, "test": 200}}
-        opened.add(Predictor(model_id=model.id, code=code_sha256(), key="k", table=built))
+        known = predictors.of_model(opened, model.id, code_sha256(), name)
+        if known is None:
+            opened.add(known := Predictor(model_id=model.id, code=code_sha256(), target=name))
+        known.key, known.table = "k", built
 
 
 def page_of(visit: Open, *steps: Mapping[str, Any], **query: str) -> AppTest:
@@ -179,7 +187,34 @@ def test_sentences_are_about_the_machine_that_was_chosen(
     assert NO_VNNI not in told(elsewhere)
     assert ZEROS in told(elsewhere)
     assert numbers(elsewhere)["Latency"][1] == "not known"
-    assert f"layers were not timed on {name}. The run measures it there.*" in told(elsewhere)
+    assert f"it follows once this model's layers are timed on {name}, behind" in told(elsewhere)
+    with session.reading() as opened:
+        asked = [job.queue for job in jobs.active(opened, [predictors.KIND])]
+    assert asked == [f"target.{name}"]
+    # What training takes is about the machine that does the run.
+    trained = {"method": "fine_tuning", "epochs": 3}
+    before = numbers(page_of(visit, PRUNED, trained, machine=name))["Training"]
+    keep_of(name, TARGET.model_copy(update={"host": "0ther0ne"}), plan, int8=4.0)
+    assert numbers(page_of(visit, steps[1], machine=name))["Latency"][1] == "4.0x faster"
+    assert numbers(page_of(visit, steps[1]))["Latency"][1] != "4.0x faster"
+    assert numbers(page_of(visit, PRUNED, trained, machine=name))["Training"] == before
+    other = page_of(visit, steps[1], machine=name, runtime="ncnn")
+    assert "timed in ONNX Runtime on the processor alone" in told(other)
+
+
+def test_a_machine_that_is_away_is_asked_for_nothing(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan)
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        opened.add(Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=1.0))
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "layers are timed as soon as lab is online" in told(page)
+    with session.reading() as opened:
+        assert not jobs.active(opened, [predictors.KIND])
 
 
 def test_a_machine_that_the_table_was_built_on_has_its_times(

@@ -37,7 +37,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return found
 
 
-def asked(settings: Settings, seed: int) -> Job:
+def asked(settings: Settings, seed: int, target: str = "") -> Job:
     """For a model that was trained otherwise."""
     graph = model_with(Residual, seed).graph
     assert graph is not None
@@ -47,7 +47,7 @@ def asked(settings: Settings, seed: int) -> Job:
         model = models_.add(session, name=f"net {seed}", upload_sha256=str(seed) * 64)
         spec = SPEC.model_copy(update={"sha256": sha256}).model_dump(mode="json")
         models_.imported(session, model.id, spec=spec, facts={}, file_sha256=sha256, file_name="model.pt2")
-        predictor = predictors.ask(session, model.id, "code", queue="cpu")
+        predictor = predictors.ask(session, model.id, "code", target)
         return jobs.latest(session, [predictor.id])[predictor.id]
 
 
@@ -74,7 +74,10 @@ def table_of(settings: Settings, job: Job) -> Table:
         return Table.model_validate(session.get_one(Predictor, job.subject_id).table)
 
 
-def test_it_gives_way_with_what_it_built(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_named_machine_it_gives_way_with_what_it_built(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = workers.target_queue("pi5")
     write: Callable[..., None] = Networks._write_like
     built: list[dict[str, tuple[int, ...]]] = []
     waiting: list[str] = []
@@ -84,12 +87,13 @@ def test_it_gives_way_with_what_it_built(settings: Settings, monkeypatch: pytest
         write(self, graph, file)
         if not waiting:
             with transaction(settings.database) as session:
-                waiting.append(jobs.add(session, "run", "r", queue="cpu", request={}).id)
+                waiting.append(jobs.add(session, "measure", "r", queue=queue, request={}).id)
 
     monkeypatch.setattr(Networks, "_write_like", somebody_comes)
     with transaction(settings.database) as session:
-        workers.seen(session, WORKER, queues=["cpu"], device="cpu")
-    job = asked(settings, 1)
+        workers.seen(session, WORKER, queues=[queue], device="cpu")
+    job = asked(settings, 1, "pi5")
+    assert job.queue == queue
     assert not finished(settings, job)
     kept = settings.data / "predictors" / job.subject_id
     assert len(list(kept.rglob("*.onnx"))) == len(built) == 1
@@ -97,6 +101,7 @@ def test_it_gives_way_with_what_it_built(settings: Settings, monkeypatch: pytest
         jobs.request_cancel(session, waiting[0])
     assert finished(settings, job)
     table = table_of(settings, job)
+    assert table.target.name == "pi5"
     assert len(built) == len(table.float32) + len(table.odd)
     assert all(built.count(one) == 1 for one in built), "nothing is built twice"
     assert not kept.exists()
