@@ -14,8 +14,8 @@ from app.recipes import Plain, whole
 ALIKE = 0.05
 #: What pruning can be asked to remove; see `workers.methods.structured_pruning`.
 LEAST, MOST = 0.01, 0.95
-#: Tries that differ by less came out with the same network: there is no narrower one.
-SAME = 0.02
+#: Pruning removes at least what it is asked for. Less by this share of the latency: it had no more to remove.
+SHORT = 0.03
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,19 @@ class Contest:
             for rival in self.found
             if rival.run in self.asked and rival.stage == len(self.steps)
         ]
+
+    @cached_property
+    def narrowest(self) -> float | None:
+        """The latency ratio at which pruning had nothing more to remove; None where it never came so far."""
+        place = _place(self.steps)
+        ratios = {(rival.run, rival.stage): rival.ratio for rival in self.found}
+        ends = [
+            made.rival.ratio
+            for made in self.tries
+            if (after := ratios.get((made.rival.run, place + 1))) is not None
+            and 1 - after / ratios.get((made.rival.run, place), 1.0) < made.amount - SHORT
+        ]
+        return min(ends, default=None)
 
     @property
     def waiting(self) -> tuple[str, str] | None:
@@ -167,19 +180,15 @@ def static_recipe(steps: Sequence[Mapping[str, Any]], amount: float, mean_ms: fl
         "recovery_epochs": epochs[exits["training"]],
         "recovery_learning_rate": exits["learning_rate"],
     }
-    name = f"Static at {milliseconds(mean_ms)} · {amount:.0%}".replace(NARROW, " ")
+    name = f"Static at {milliseconds(mean_ms)} · {share(amount, 0)}".replace(NARROW, " ")
     return whole({"name": name, "steps": [*steps[:place], pruning, *steps[place + 1 :]]})
 
 
 def amount_for(contest: Contest, ratio: float) -> float | None:
-    """What to ask pruning for, in a straight line between what was tried; None where that is hopeless.
-
-    Hopeless: there is nothing to remove, or asking for more has given no faster network.
-    """
-    done = sorted(contest.tries, key=lambda made: made.amount)
-    last = [made.rival.ratio for made in done[-2:]]
-    if len(last) == 2 and last[1] > max(ratio, (1 - SAME) * last[0]):
+    """What to ask pruning for, in a straight line between what was tried; None where that is hopeless."""
+    if contest.narrowest is not None and contest.narrowest > ratio:
         return None
+    done = sorted(contest.tries, key=lambda made: made.amount)
     asked = [0.0, *(made.amount for made in done), 1.0]
     gone = np.maximum.accumulate([0.0, *(1 - made.rival.ratio / contest.before for made in done), 1.0])
     amount = float(np.interp(1 - ratio / contest.before, gone, asked))

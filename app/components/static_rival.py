@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.components.plain import plain
 from app.exits import Outcome
-from app.numbers import NARROW, milliseconds
+from app.numbers import NARROW, milliseconds, share
 from app.queueing import queue_runs
 from app.recipes import Plain
 from app.rival import Contest, alike, amount_for, deciding, static_recipe, verdict
@@ -29,7 +29,7 @@ def static_rival(outcome: Outcome, run: Run, contest: Contest, request: Mapping[
     rival = deciding(contest, ratio, point.accuracy)
     if rival is not None:
         st.markdown(verdict(rival, ratio, point.accuracy, point.mean_ms))
-        st.caption(f"Static: {plain(rival.name)}, on the same target.")
+        st.caption(f"{plain(rival.name)}, on the same target.")
         if alike(rival, ratio) or rival.ratio < ratio:
             return
     amount = amount_for(contest, ratio)
@@ -38,19 +38,17 @@ def static_rival(outcome: Outcome, run: Run, contest: Contest, request: Mapping[
         st.caption(f"{plain(name)} is {state}; its result appears here.")
     elif amount is not None:
         _offer(run, static_recipe(contest.steps, amount, point.mean_ms), request, again=bool(contest.tries))
-    elif contest.tries:
-        nearest = min(made.rival.ratio for made in contest.tries)
-        st.caption(f"Pruning gets no nearer than {milliseconds(nearest * baseline_ms)}.")
+    elif contest.narrowest is not None:
+        st.caption(f"Pruning goes no further than to {milliseconds(contest.narrowest * baseline_ms)}.")
     else:
         st.caption("At these thresholds the exits are not faster than the network without them.")
 
 
 def _offer(run: Run, recipe: Plain, request: Mapping[str, Any], *, again: bool) -> None:
     pruning = next(step for step in recipe["steps"] if step.get("amount_of") == "latency")
-    amount = f"{pruning['amount']:.0%}".replace("%", f"{NARROW}%")
     st.caption(
-        f"None within 5{NARROW}% yet. Pruning would remove {amount} of the latency and train for "
-        f"{pruning['recovery_epochs']} epochs, as the exits were."
+        f"None within 5{NARROW}% yet. Pruning would remove {share(pruning['amount'], 0)} of the latency and "
+        f"train for {pruning['recovery_epochs']} epochs, as the exits were."
     )
     if st.button(AGAIN if again else FIRST, icon=":material/add_circle:"):
         queue_runs(

@@ -54,7 +54,7 @@ def main() -> None:
         found = variants.with_exits(session)
     if not found:
         return _empty()
-    names = {v.id: _name(v, run) for v, _, run in found}
+    names = {v.id: _name(v, stage, run) for v, stage, run in found}
     chosen = linked_choice(st.container(), "Point", names, key="variant", belongs=[NAME])
     variant, stage, run = next(three for three in found if three[0].id == chosen)
     shown = _read(variant, stage, run, tuple(v for v, other, _ in found if other.id == stage.id))
@@ -71,9 +71,10 @@ def _empty() -> None:
     st.page_link("views/new_run.py", label="New run", icon=":material/add:")
 
 
-def _name(variant: Variant, run: Run) -> str:
+def _name(variant: Variant, stage: Stage, run: Run) -> str:
     moved = moved_words(json.dumps(variant.thresholds) if variant.file_sha256 else None)
-    return f"{run.name}{moved} · {run.experiment.model.name} on {run.experiment.dataset.name}"
+    then = "" if stage.method == "early_exit" else ", quantized"
+    return f"{run.name}{then}{moved} · {run.experiment.model.name} on {run.experiment.dataset.name}"
 
 
 def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) -> Shown | None:
