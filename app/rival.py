@@ -9,13 +9,16 @@ import numpy as np
 
 from app.numbers import NARROW, milliseconds, share
 from app.recipes import Plain, whole
+from workers.training.settings import TrainingSettings
 
 #: Latencies that differ by less compare.
 ALIKE = 0.05
+#: From this p on a difference may be chance.
+SIGNIFICANT = 0.05
 #: What pruning can be asked to remove; see `workers.methods.structured_pruning`.
 LEAST, MOST = 0.01, 0.95
-#: Pruning removes at least what it is asked for. Less by this share of the latency: it had no more to remove.
-SHORT = 0.03
+#: Pruning removes at least what it is asked for. If so much more than that is left, it had no more to remove.
+LEFT_OVER = 1.1
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Rival:
     """A static variant on the same target. stage: its place in the run; ratio: of its latency to the
     baseline's."""
 
+    variant: str
     run: str
     stage: int
     name: str
@@ -51,11 +55,16 @@ class Contest:
     found: Sequence[Rival]
     queued: Sequence[tuple[str, str, str | None, Plain]]
 
+    @property
+    def place(self) -> int:
+        """Of the step that adds exits, and of the pruning instead."""
+        return _place(self.steps)
+
     @cached_property
     def asked(self) -> dict[str, float]:
         """By run the amount, where its recipe is what `static_recipe` makes of these steps."""
         mould = static_recipe(self.steps, LEAST, 1.0)["steps"]
-        place = _place(self.steps)
+        place = self.place
 
         def amount(steps: Sequence[Plain]) -> float | None:
             if len(steps) != len(mould) or "amount" not in steps[place]:
@@ -68,42 +77,40 @@ class Contest:
         return {run: value for run, value in amounts.items() if value is not None}
 
     @cached_property
+    def ends(self) -> list[Rival]:
+        """What whole recipes came to; on the way there, networks are pruned and not yet trained."""
+        lengths = {run: len(recipe["steps"]) for run, _, _, recipe in self.queued}
+        return [rival for rival in self.found if rival.stage == lengths.get(rival.run)]
+
+    @cached_property
     def tries(self) -> list[Try]:
         """Static networks that were made for this contest, whatever the thresholds were then."""
-        return [
-            Try(self.asked[rival.run], rival)
-            for rival in self.found
-            if rival.run in self.asked and rival.stage == len(self.steps)
-        ]
+        return [Try(self.asked[rival.run], rival) for rival in self.ends if rival.run in self.asked]
 
     @cached_property
     def narrowest(self) -> float | None:
         """The latency ratio at which pruning had nothing more to remove; None where it never came so far."""
-        place = _place(self.steps)
+        place = self.place
         ratios = {(rival.run, rival.stage): rival.ratio for rival in self.found}
         ends = [
             made.rival.ratio
             for made in self.tries
             if (after := ratios.get((made.rival.run, place + 1))) is not None
-            and 1 - after / ratios.get((made.rival.run, place), 1.0) < made.amount - SHORT
+            and after / ratios.get((made.rival.run, place), 1.0) > LEFT_OVER * (1 - made.amount)
         ]
         return min(ends, default=None)
 
     @property
-    def waiting(self) -> tuple[str, str] | None:
-        """Name and state of a try that is not done yet."""
-        open_ = (
-            (name, state)
-            for run, name, state, _ in self.queued
-            if run in self.asked and state in ("queued", "running")
-        )
-        return next(open_, None)
+    def unfinished(self) -> tuple[str, str] | None:
+        """Name and state of the newest try, where its job is not done."""
+        states = [(name, state) for run, name, state, _ in self.queued if run in self.asked and state]
+        return states[-1] if states and states[-1][1] != "done" else None
 
 
 def rivals(rows: Iterable[Mapping[str, Any]], target: Mapping[str, Any]) -> list[Rival]:
     """rows: `db.variants.comparison`, each with its target as a mapping. The model as uploaded is none."""
     return [
-        Rival(row["run"], row["index"], row["name"], row["accuracy"], row["ratio"])
+        Rival(row["variant"], row["run"], row["index"], row["name"], row["accuracy"], row["ratio"])
         for row in rows
         if row["index"] > 0
         and not row["exits"]
@@ -121,7 +128,7 @@ def deciding(contest: Contest, ratio: float, accuracy: float) -> Rival | None:
     """
     fair = [
         rival
-        for rival in contest.found
+        for rival in contest.ends
         if alike(rival, ratio) or (rival.ratio < ratio and rival.accuracy >= accuracy)
     ]
     if fair:
@@ -135,21 +142,30 @@ def alike(rival: Rival, ratio: float) -> bool:
     return abs(rival.ratio / ratio - 1) <= ALIKE
 
 
-def verdict(rival: Rival, ratio: float, accuracy: float, mean_ms: float) -> str:
-    """One sentence about accuracy on validation at that mean latency."""
+def verdict(rival: Rival, ratio: float, accuracy: float, mean_ms: float, p: float | None) -> str:
+    """One sentence about accuracy on validation at that mean latency.
+
+    p: of both being right equally often, see `app.answers.paired`; None where that is not known.
+    """
     difference = round(100 * (accuracy - rival.accuracy), 1)
-    winner = "exits win" if difference > 0 else "the static network wins"
-    told = f"{winner} by {abs(difference):.1f} points" if difference else "neither wins"
-    if alike(rival, ratio):
+    told, same = f"{abs(difference):.1f} points", alike(rival, ratio)
+    chance = difference == 0 or (p is not None and p >= SIGNIFICANT)
+    winner = difference > 0 if same or not chance else rival.ratio > ratio
+    wins = "exits win" if winner else "the static network wins"
+    if not chance:
+        wins = f"{wins} by {told}"
+    elif same:
+        wins = f"{told} may be chance, neither wins" if difference else "neither wins"
+    else:
+        wins = f"{wins}, as accurate as far as the samples tell, and faster"
+    if same:
         return (
             f"At {milliseconds(mean_ms)} the static network has {share(rival.accuracy)}, the exits "
-            f"{share(accuracy)}: {told}."
+            f"{share(accuracy)}: {wins}."
         )
-    if not difference:
-        told = "the static network wins" if rival.ratio < ratio else "exits win"
     return (
         f"The static network takes {milliseconds(mean_ms * rival.ratio / ratio)} ({away(rival, ratio)}) and "
-        f"has {share(rival.accuracy)}, the exits {share(accuracy)} at {milliseconds(mean_ms)}: {told}."
+        f"has {share(rival.accuracy)}, the exits {share(accuracy)} at {milliseconds(mean_ms)}: {wins}."
     )
 
 
@@ -159,10 +175,10 @@ def away(rival: Rival, ratio: float) -> str:
 
 
 def static_recipe(steps: Sequence[Mapping[str, Any]], amount: float, mean_ms: float) -> Plain:
-    """The same steps with pruning to that latency instead of exits, trained for as many epochs.
+    """The same steps with pruning to that latency instead of exits, then as much training in the same way.
 
     steps: one of them adds exits. amount: share of the latency to remove. The pruning is what
-    tests/benchmarks/results/methods.md found most accurate.
+    tests/benchmarks/results/methods.md found most accurate; its teacher is the model as uploaded.
     """
     place = _place(steps)
     exits = steps[place]
@@ -177,11 +193,12 @@ def static_recipe(steps: Sequence[Mapping[str, Any]], amount: float, mean_ms: fl
         "amount_of": "latency",
         "importance": "second_derivative",
         "scope": "global",
-        "recovery_epochs": epochs[exits["training"]],
-        "recovery_learning_rate": exits["learning_rate"],
+        "recovery": "none",
     }
+    training = {name: exits[name] for name in TrainingSettings.model_fields if name in exits}
+    lesson = {"method": "distillation", **training, "epochs": epochs[exits["training"]]}
     name = f"Static at {milliseconds(mean_ms)} · {share(amount, 0)}".replace(NARROW, " ")
-    return whole({"name": name, "steps": [*steps[:place], pruning, *steps[place + 1 :]]})
+    return whole({"name": name, "steps": [*steps[:place], pruning, lesson, *steps[place + 1 :]]})
 
 
 def amount_for(contest: Contest, ratio: float) -> float | None:

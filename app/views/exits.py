@@ -1,9 +1,7 @@
 """When may a sample leave early, and what does it cost? Thresholds of a file with exits, moved and saved."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -32,8 +30,7 @@ class Shown:
     """What the page is about, read once per visit.
 
     saved: all variants of the stage. saving: the job that was last to add one. baseline: accuracy of the
-    model as uploaded. contest: the exits against static networks. request: what the run's latest job was
-    asked.
+    model as uploaded. contest: the exits against static networks.
     """
 
     variant: Variant
@@ -44,7 +41,6 @@ class Shown:
     saving: Job | None
     baseline: float | None
     contest: Contest
-    request: Mapping[str, Any]
 
 
 def main() -> None:
@@ -93,7 +89,6 @@ def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) 
         s.index: {(m.name, m.split): m.value for m in s.own.measurements if m.target in (None, target)}
         for s in whole.stages
     }
-    mine = latest.get(run.id)
     return Shown(
         variant,
         stage,
@@ -108,7 +103,6 @@ def _read(variant: Variant, stage: Stage, run: Run, saved: tuple[Variant, ...]) 
             rivals([row | {"target": json.loads(row["target"])} for row in rows], target),
             [(other.id, other.name, _state(latest.get(other.id)), other.recipe) for other in queued],
         ),
-        mine.request if mine else {},
     )
 
 
@@ -152,7 +146,7 @@ def _explorer(shown: Shown) -> None:
     known = next((v for v in shown.saved if rounded(thresholds_of(v)) == rounded(outcome.thresholds)), None)
     save_point(outcome.thresholds, shown.variant, shown.stage, shown.run, known=known, job=shown.saving)
     exit_times(outcome, None if known is None else saved_report(known, shown.stage))
-    static_rival(outcome, shown.run, shown.contest, shown.request)
+    static_rival(outcome, shown.run, shown.contest)
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown("**Where samples leave, by class**")

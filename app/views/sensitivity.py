@@ -182,6 +182,8 @@ def sentence(table: Table) -> str:
     if best == worst:
         which = plain(free) if len(halves) == 1 else "every layer"
         return f"Without half of its channels {which} changes accuracy by {numbers.points(best)}."
+    if worst >= 0:
+        return "To lose half of its channels costs no layer any accuracy."
     return (
         f"To lose half of its channels costs {plain(free)} least ({numbers.points(best)}) and "
         f"{plain(costly)} most ({numbers.points(worst)})."

@@ -325,21 +325,33 @@ def again(stage: Stage, thresholds: tuple[float, ...], woken: list[str]) -> None
         assert len(variants.with_exits(opened)) == 2
 
 
-def finish_static(job_id: str, accuracy: float, ratio: float) -> None:
-    """As if a worker had made the static network of that job."""
-    numbers: list[dict[str, Any]] = [
-        {"name": name, "value": value, "unit": "", "better": "higher", "split": "validation", "marks": [],
-         "target": target}
-        for name, value, target in (("accuracy", accuracy, None), ("latency_ratio", ratio, target_of()))
-    ]  # fmt: skip
+def finish_static(job_id: str, accuracy: float, ratio: float, *, answers: np.ndarray | None = None) -> None:
+    """As if a worker had made the static network of that job. answers: of validation, to be compared."""
     columns = {
-        "index": 1, "method": "structured_pruning", "settings": {}, "key": "k", "seconds": 1.0, "notes": [],
-        "cached": False, "file_sha256": "0" * 64,
+        "settings": {}, "seconds": 1.0, "notes": [], "cached": False, "file_sha256": "0" * 64,
+        "answers_sha256": None if answers is None else keep_answers(answers),
     }  # fmt: skip
     with session.writing() as opened:
         job = opened.get_one(Job, job_id)
-        runs.save_stage(opened, job.subject_id, columns, numbers)
+        steps = opened.get_one(Run, job.subject_id).recipe["steps"]
+        for index, step in enumerate(steps, start=1):
+            numbers: list[dict[str, Any]] = [
+                {"name": name, "value": value, "unit": "", "better": "higher", "split": "validation",
+                 "marks": [], "target": target}
+                for name, value, target in (
+                    ("accuracy", accuracy, None), ("latency_ratio", ratio, target_of())
+                )
+            ]  # fmt: skip
+            made = columns | {"index": index, "method": step["method"], "key": f"k{index}"}
+            runs.save_stage(opened, job.subject_id, made, numbers)
         job.state = "done"
+
+
+def keep_answers(guesses: np.ndarray) -> str:
+    arrays, _ = kept(read()[1])
+    place = session.settings().data / "answers.npz"
+    np.savez(place, validation=guesses, validation_labels=arrays["validation_labels"])
+    return session.artifacts().add(place)
 
 
 def target_of() -> dict[str, Any]:
@@ -361,9 +373,10 @@ def test_a_static_network_is_queued_and_then_compared(visit: Open, stage: Stage,
     _, report = kept(stage)
     hand = by_hand(stage, FAST)
     ratio = hand["mean_ms"] / report["baseline_ms"]
-    (step,) = queued_steps(woken[-1])
-    assert step["amount"] == pytest.approx(1 - ratio, abs=1e-3)
-    assert (step["amount_of"], step["recovery_epochs"]) == ("latency", 4)
+    pruning, lesson = queued_steps(woken[-1])
+    assert pruning["amount"] == pytest.approx(1 - ratio, abs=1e-3)
+    assert (pruning["amount_of"], pruning["recovery"]) == ("latency", "none")
+    assert (lesson["method"], lesson["epochs"]) == ("distillation", 4)
     assert "is queued; its result appears here" in texts(visit("exits", thresholds=link(FAST)))
     finish_static(woken[-1], hand["accuracy"] - 0.007, 1.04 * ratio)
     words = texts(visit("exits", thresholds=link(FAST))).replace("\u00a0", " ")
@@ -371,6 +384,27 @@ def test_a_static_network_is_queued_and_then_compared(visit: Open, stage: Stage,
         f"At {hand['mean_ms']:.3f} ms the static network has {100 * hand['accuracy'] - 0.7:.1f} %, the exits "
         f"{100 * hand['accuracy']:.1f} %: exits win by 0.7 points." in words
     )
+
+
+def test_a_difference_that_may_be_chance_is_no_win(visit: Open, stage: Stage, woken: list[str]) -> None:
+    """One answer in a thousand against the exits' own."""
+    queue_static(visit("exits", thresholds=link(FAST)))
+    hand, arrays = by_hand(stage, FAST), kept(stage)[0]
+    ratio, labels = hand["mean_ms"] / kept(stage)[1]["baseline_ms"], arrays["validation_labels"]
+    found = explored(stage)
+    assert found is not None
+    guesses = found.kept.given("validation", FAST).copy()
+    (wrong,) = np.flatnonzero(guesses == labels)[:1]
+    guesses[wrong] = (labels[wrong] + 1) % 10
+    accuracy = (guesses == labels).mean()
+    finish_static(woken[-1], accuracy, ratio, answers=guesses)
+    words = texts(visit("exits", thresholds=link(FAST))).replace("\u00a0", " ")
+    assert "0.1 points may be chance, neither wins." in words
+    guesses[np.flatnonzero(guesses == labels)[:20]] += 1
+    queued = woken[-1]
+    finish_static(queued, (guesses == labels).mean(), ratio, answers=guesses)
+    words = texts(visit("exits", thresholds=link(FAST))).replace("\u00a0", " ")
+    assert "exits win by 2.1 points." in words
 
 
 def test_where_pruning_had_no_more_to_remove_exits_win(visit: Open, stage: Stage, woken: list[str]) -> None:
@@ -394,9 +428,9 @@ def test_after_a_miss_another_static_network_is_offered(visit: Open, stage: Stag
     finish_static(woken[-1], hand["accuracy"] - 0.1, 0.8 * ratio)
     page = visit("exits", thresholds=link(FAST))
     assert "static network takes" not in texts(page)  # faster and worse: that tells nothing
-    (first,) = queued_steps(woken[-1])
+    first, _ = queued_steps(woken[-1])
     queue_static(page, "Queue another static network")
-    (second,) = queued_steps(woken[-1])
+    second, _ = queued_steps(woken[-1])
     # On the line from nothing to what the first try removed, 1 - 0.8 ratio.
     reach = (1 - ratio) / (1 - 0.8 * ratio)
     assert second["amount"] == pytest.approx(first["amount"] * reach, abs=2e-3)
@@ -408,14 +442,15 @@ def test_a_static_network_against_quantized_exits_is_quantized_too(
     columns = {
         c.name: getattr(stage, c.name) for c in Stage.__table__.columns if c.name not in ("id", "run_id")
     }
-    int8 = settings_of(METHODS["quantization"]())
-    columns |= {"index": stage.index + 1, "method": "quantization", "settings": int8}
+    settings = settings_of(METHODS["quantization"]())
+    columns |= {"index": stage.index + 1, "method": "quantization", "settings": settings}
     with session.writing() as opened:
         runs.save_stage(opened, stage.run_id, columns, [])
         variant = next(v.id for v, other, _ in variants.with_exits(opened) if other.index == stage.index + 1)
     queue_static(visit("exits", variant=variant, thresholds=link(FAST)))
-    pruning, quantization = queued_steps(woken[-1])
-    assert (pruning["method"], quantization["method"]) == ("structured_pruning", "quantization")
+    pruning, lesson, int8 = queued_steps(woken[-1])
+    methods = [step["method"] for step in (pruning, lesson, int8)]
+    assert methods == ["structured_pruning", "distillation", "quantization"]
     _, report = kept(stage)
     before = report["path_ms"][-1]
     assert pruning["amount"] == pytest.approx(1 - by_hand(stage, FAST)["mean_ms"] / before, abs=1e-3)
@@ -442,7 +477,8 @@ def test_the_lines_beside_an_export_run(
 
 
 EXITS = {
-    "method": "early_exit", "training": "heads", "head_epochs": 3, "epochs": 9, "learning_rate": 0.01
+    "method": "early_exit", "training": "heads", "head_epochs": 3, "epochs": 9, "learning_rate": 0.003,
+    "optimizer": "adamw",
 }  # fmt: skip
 
 
@@ -450,34 +486,42 @@ def contest(
     *found: tuple[float, float], asked: dict[int, float] | None = None, before: float = 1.0
 ) -> Contest:
     """found: (accuracy, ratio) of one run each. asked: by such a run, the amount that it was made with."""
-    queued = [
-        (str(run), "Static", "done", static_recipe([EXITS], amount, 1.0))
-        for run, amount in (asked or {}).items()
+    amounts = asked or {}
+    recipes = [
+        static_recipe([EXITS], amounts[run], 1.0)
+        if run in amounts
+        else {"steps": [{"method": "fine_tuning"}]}
+        for run in range(len(found))
     ]
-    rivals = [Rival(str(run), 1, f"run {run}", *pair) for run, pair in enumerate(found)]
-    return Contest([EXITS], before, rivals, queued)
+    rivals = [
+        Rival(f"v{run}", str(run), stage, f"run {run}", *pair)
+        for run, pair in enumerate(found)
+        for stage in range(1, len(recipes[run]["steps"]) + 1)
+    ]
+    return Contest([EXITS], before, rivals, [(str(run), "r", "done", one) for run, one in enumerate(recipes)])
 
 
 def test_the_most_accurate_of_the_same_latency_decides() -> None:
     best = deciding(contest((0.9, 0.5), (0.93, 0.52), (0.99, 0.6)), 0.5, 0.95)
     assert best is not None
     assert best.name == "run 1"
-    assert "the static network wins by 1.0 points" in verdict(best, 0.5, 0.92, 0.1)
-    assert "neither wins" in verdict(best, 0.5, 0.93, 0.1)
+    assert "the static network wins by 1.0 points" in verdict(best, 0.5, 0.92, 0.1, None)
+    assert "neither wins" in verdict(best, 0.5, 0.93, 0.1, None)
 
 
 def test_another_latency_decides_only_where_one_is_worse_in_both() -> None:
     assert deciding(contest((0.99, 0.6), (0.9, 0.4)), 0.5, 0.95) is None
     faster = deciding(contest((0.96, 0.4)), 0.5, 0.95)
     assert faster is not None
-    assert "the static network wins by 1.0 points" in verdict(faster, 0.5, 0.95, 0.1)
+    assert "the static network wins by 1.0 points" in verdict(faster, 0.5, 0.95, 0.1, 0.01)
     # Slower and worse, but made for something else: a better one of that latency may exist.
     assert deciding(contest((0.9, 0.6)), 0.5, 0.95) is None
     tried = deciding(contest((0.9, 0.6), asked={0: 0.5}), 0.5, 0.95)
     assert tried is not None
     assert not alike(tried, 0.5)
-    assert "takes 0.12" in verdict(tried, 0.5, 0.95, 0.1)
-    assert "exits win by 5.0 points" in verdict(tried, 0.5, 0.95, 0.1)
+    assert "takes 0.12" in verdict(tried, 0.5, 0.95, 0.1, 0.01)
+    assert "exits win by 5.0 points" in verdict(tried, 0.5, 0.95, 0.1, 0.01)
+    assert "exits win, as accurate as far as" in verdict(tried, 0.5, 0.95, 0.1, 0.2)
 
 
 def test_the_next_amount_lies_between_what_was_tried() -> None:
@@ -493,9 +537,10 @@ def test_the_next_amount_lies_between_what_was_tried() -> None:
     assert amount_for(contest((0.9, 0.5), asked={0: 0.6}), 0.55) is not None
 
 
-def test_a_static_recipe_trains_as_long_as_the_exits_did() -> None:
+def test_a_static_recipe_trains_as_the_exits_did() -> None:
     recipe = static_recipe([{"method": "fine_tuning"}, EXITS, {"method": "quantization"}], 0.4, 1)
     assert [step["method"] for step in recipe["steps"]] == [
-        "fine_tuning", "structured_pruning", "quantization"
+        "fine_tuning", "structured_pruning", "distillation", "quantization"
     ]  # fmt: skip
-    assert recipe["steps"][1]["recovery_epochs"] == 3
+    lesson = recipe["steps"][2]
+    assert (lesson["epochs"], lesson["learning_rate"], lesson["optimizer"]) == (3, 0.003, "adamw")

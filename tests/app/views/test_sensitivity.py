@@ -88,6 +88,17 @@ def test_a_table_is_told(visit: Open, stage: Stage, experiment: str) -> None:
     assert page.query_params["by"] in ("time", ["time"])
 
 
+def test_where_nothing_is_lost_no_layer_costs_most(visit: Open, stage: Stage, experiment: str) -> None:
+    """An untrained model guesses as before."""
+    rows = [
+        Row(layer=name, root=name, width=16, cells=cells(0.1, accuracy, 0.1))
+        for name, accuracy in (("conv1", 0.1), ("conv2", 0.12))
+    ]
+    keep_table(stage, Table(accuracy=0.1, samples=512, rows=tuple(rows), notes=(), whole=True))
+    told = texts(visit("sensitivity", experiment=experiment))
+    assert "To lose half of its channels costs no layer any accuracy." in told
+
+
 def test_an_experiment_without_a_baseline_is_not_mistaken_for_another_one(
     visit: Open, stage: Stage, experiment: str
 ) -> None:

@@ -65,7 +65,7 @@ def test_a_static_network_is_trained_measured_and_judged(visit: Open, stage: Sta
         run = next(run for run in runs.all_of(reading) if run.name.startswith("Static at"))
         whole = runs.whole(reading, run.id)
     assert whole is not None
-    static = whole.stages[1]
+    static = whole.stages[2]
     ratio = next(m.value for m in static.own.measurements if m.name == "latency_ratio")
     assert ratio is not None
     thresholds = alike(stage, ratio)
