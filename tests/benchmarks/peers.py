@@ -3,7 +3,9 @@
 import copy
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -59,7 +61,29 @@ def torch_pruning_recipe(
     file: Path,
     seed: int,
 ) -> str:
-    """Its README's example: global magnitude pruning, then fine-tuning on the labels."""
+    """Global pruning by the norm of groups until half of the MACs are gone, then fine-tuning on the labels."""
+    settings_of_it = {"global_pruning": True, "pruning_ratio": 0.95, "iterative_steps": 200}
+    return _torch_pruning(task, folder, device, settings, settings_of_it | {"round_to": round_to}, file, seed)
+
+
+def torch_pruning_example(
+    task: Fashion, folder: Path, device: torch.device, settings: TrainingSettings, file: Path, seed: int
+) -> str:
+    """The example in its README: half of the channels of every layer at once, in multiples of 8."""
+    settings_of_it = {"pruning_ratio": 0.5, "round_to": 8}
+    return _torch_pruning(task, folder, device, settings, settings_of_it, file, seed)
+
+
+def _torch_pruning(
+    task: Fashion,
+    folder: Path,
+    device: torch.device,
+    settings: TrainingSettings,
+    asked: Mapping[str, Any],
+    file: Path,
+    seed: int,
+) -> str:
+    """asked: of its BasePruner; in several steps until half of the MACs are gone."""
     assert task.model.graph is not None
     graph = copy.deepcopy(task.model.graph).eval().requires_grad_(True)
     sample = torch.randn(1, *task.model.spec.preprocessing.shape)
@@ -67,7 +91,13 @@ def torch_pruning_recipe(
         warnings.simplefilter("ignore")
         base = tp.utils.count_ops_and_params(graph, sample)[0]
         macs = base
-        pruner = _pruner(graph, sample, round_to)
+        pruner = tp.pruner.BasePruner(
+            graph,
+            sample,
+            importance=tp.importance.GroupMagnitudeImportance(p=2),
+            ignored_layers=list(output_layers(graph)),
+            **asked,
+        )
         while macs > 0.5 * base:
             pruner.step()
             macs = tp.utils.count_ops_and_params(graph, sample)[0]
@@ -87,16 +117,3 @@ def torch_pruning_recipe(
     export_onnx(Candidate(task.model.spec, graph), file, task.data.classes)
     widths = [m.out_channels for m in graph.modules() if isinstance(m, nn.Conv2d)]
     return f"{1 - macs / base:.1%} of the MACs gone, widths {widths}"
-
-
-def _pruner(graph: GraphModule, sample: torch.Tensor, round_to: int | None) -> tp.pruner.BasePruner:
-    return tp.pruner.BasePruner(
-        graph,
-        sample,
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        global_pruning=True,
-        pruning_ratio=0.95,
-        iterative_steps=200,
-        ignored_layers=list(output_layers(graph)),
-        round_to=round_to,
-    )
