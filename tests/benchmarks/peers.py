@@ -13,7 +13,6 @@ import torch
 import torch_pruning as tp
 from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
 from torch import nn
-from torch.fx import GraphModule
 
 from tests.benchmarks.fashion import Fashion
 from workers.base import Candidate, Context, Target
@@ -61,7 +60,7 @@ def torch_pruning_recipe(
     file: Path,
     seed: int,
 ) -> str:
-    """Global pruning by the norm of groups until half of the MACs are gone, then fine-tuning on the labels."""
+    """Global pruning by the norm of groups until half of the MACs are gone, then fine-tuning on labels."""
     settings_of_it = {"global_pruning": True, "pruning_ratio": 0.95, "iterative_steps": 200}
     return _torch_pruning(task, folder, device, settings, settings_of_it | {"round_to": round_to}, file, seed)
 
