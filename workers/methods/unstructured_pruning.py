@@ -76,18 +76,19 @@ class UnstructuredPruning(TrainingSettings, Method):
         graph = copy.deepcopy(model.graph).requires_grad_(True)
         weights = layer_weights(graph)
         before_bytes = _deflated_bytes(weights)
-        for number, share in enumerate(self._shares(_zero_share(weights))):
-            scores = IMPORTANCES[self.importance]().scores(graph, context)
-            dropped = self._dropped(
-                {name: _zeros_first(weights[name], scores[name]) for name in scores}, share
-            )
-            if not any(gone.any() for gone in dropped.values()):
+        shares = self._shares(_zero_share(weights))
+        for number, share in enumerate(shares):
+            found = IMPORTANCES[self.importance]().scores(graph, context)
+            scores = {name: _zeros_first(weights[name], score) for name, score in found.items()}
+            # The first steps of a pattern may take nothing; what counts is where the last one leads.
+            if number == 0 and not any(gone.any() for gone in self._dropped(scores, shares[-1]).values()):
                 raise StepFailed(
                     "unstructured_pruning",
                     f"no weight can become zero (importance {self.importance}, pattern {self.pattern}, "
-                    f"{share:.1%} zeros).",
+                    f"{shares[-1]:.1%} zeros).",
                     "Raise amount, take another pattern or importance, or leave this step out.",
                 )
+            dropped = self._dropped(scores, share)
             with torch.no_grad():
                 for name, gone in dropped.items():
                     weights[name].masked_fill_(gone, 0)

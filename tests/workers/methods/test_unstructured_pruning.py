@@ -291,7 +291,7 @@ def test_every_step_that_trains_keeps_the_zeros(later: Method, tmp_path: Path) -
     assert sum(zeros(after).values()) > 0.4 * sum(weight.numel() for weight in weights(after).values())
 
 
-def test_the_zeros_survive_training_with_the_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zeros_survive_training_with_the_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the integers of the file; those of the last layer alone would be few by chance."""
     monkeypatch.setattr(turns, "LOCK_FOLDER", str(tmp_path))
     monkeypatch.setattr(Trials, "_ratios", lambda _, files: [0.5] * len(files))
