@@ -16,6 +16,7 @@ from workers.graph.layer_roles import layer_weights
 from workers.importance import IMPORTANCES, ImportanceId
 from workers.training.loop import train
 from workers.training.losses import cross_entropy
+from workers.training.rounds import counted_on
 from workers.training.settings import TrainingSettings
 from workers.training.zeros import zeros_kept
 
@@ -130,16 +131,9 @@ class UnstructuredPruning(TrainingSettings, Method):
         """The training after one step: its own checkpoint and seed, and its epochs counted on."""
 
         def tell(progress: Progress) -> None:
-            values = dict(progress.values)
-            if "epoch" in values:
-                values["epoch"] += number * self.epochs
             text = f"Step {number + 1} of {self.steps}, {share:.1%} zeros: {progress.text}"
-            first_of_a_later_step = number > 0 and progress.values.get("epoch") == 0
-            context.tell(
-                Progress(
-                    text, (number + progress.share) / self.steps, {} if first_of_a_later_step else values
-                )
-            )
+            values = counted_on(progress.values, number * self.epochs)
+            context.tell(Progress(text, (number + progress.share) / self.steps, values))
 
         scratch = context.scratch / f"step-{number + 1}"
         scratch.mkdir(exist_ok=True)
