@@ -199,6 +199,7 @@ class _Pruning:
         assert self.model.graph is not None
         context = self._recovery(number)
         self.recoveries += 1
+        self.graph.requires_grad_(True)  # a frozen model that lost blocks alone still is
         with zeros_kept(self.graph, self.model.sparse):
             history = recover(self.graph, self.model.graph, context, self.settings, f"round-{number}")
         which = f" {number}" if self.settings.rounds > 1 else ""
