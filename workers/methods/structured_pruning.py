@@ -140,8 +140,9 @@ class _Pruning:
             self.sample,
             self.context,
             most=self.settings.remove_blocks,
-            keep=self.keep,
-            enough=lambda graph: self.cost.removed(graph) >= self.settings.amount,
+            keep=self.keep.union(self.settings.layer_amounts),
+            # Of an amount of 0 there is never enough: it leaves to the blocks how much goes.
+            enough=lambda graph: 0 < self.settings.amount <= self.cost.removed(graph),
         )
         self.removed = self.cost.removed(self.graph)
         told = ", ".join(block.layers[0].rpartition(".")[0] or block.layers[0] for block in gone)

@@ -175,6 +175,12 @@ def test_enough_blocks_leave_the_channels_alone(tmp_path: Path) -> None:
     assert set(widths(after.graph).values()) == {3, 8, 16, 32}  # type: ignore[arg-type]
 
 
+def test_a_block_with_a_layer_of_its_own_amount_stays(tmp_path: Path) -> None:
+    every = {f"layer{stage}.{block}.conv1": 0.5 for stage in (1, 2, 3) for block in (0, 1)}
+    after = prune(resnet(), tmp_path, remove_blocks=6, amount=0.9, layer_amounts=every, round_to=4)
+    assert after.notes[0] == "No residual block could be removed."
+
+
 def test_blocks_go_too_where_only_single_layers_lose_channels(tmp_path: Path) -> None:
     single = {"layer1.0.conv1": 0.5}
     after = prune(resnet(), tmp_path, remove_blocks=1, amount=0, layer_amounts=single, round_to=4)
