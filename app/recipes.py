@@ -72,6 +72,11 @@ def trains(recipe: Mapping[str, Any]) -> bool:
     return any(step.trains for step in Recipe.model_validate(recipe).steps)
 
 
+def needs_graph(recipe: Mapping[str, Any]) -> bool:
+    """True where an ONNX file is not enough for a step."""
+    return any(step.needs_graph for step in Recipe.model_validate(recipe).steps)
+
+
 def has_amount(recipe: Mapping[str, Any]) -> bool:
     """An amount of 0 prunes single layers alone, and another one would prune all."""
     return any(step.get("amount") for step in recipe["steps"])
