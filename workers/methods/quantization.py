@@ -91,6 +91,8 @@ class Quantization(TrainingSettings, Method):
 
     @property
     def left(self) -> Mapping[str, float | None]:
+        if self.mode == "dynamic":
+            return {"size": None}  # next to nothing goes from convolutions, most from transformers
         return {"size": 0.28 if self.mode in INT8 else 0.5}
 
     @property

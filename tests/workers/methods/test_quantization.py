@@ -143,6 +143,12 @@ def test_training_with_the_rounding(trained: Candidate, tmp_path: Path) -> None:
     assert not np.array_equal(weights[0]["8.weight_quantized"], weights[1]["8.weight_quantized"])
 
 
+def test_the_size_that_is_left_is_told_where_the_settings_decide_it() -> None:
+    """With mode dynamic the kinds of the layers decide: convolutions stay in float."""
+    assert Quantization(mode="dynamic").left == {"size": None}
+    assert [Quantization(mode=mode).left["size"] for mode in ("static", "qat", "fp16")] == [0.28, 0.28, 0.5]
+
+
 def test_qat_says_that_an_onnx_file_cannot_be_trained(tmp_path: Path) -> None:
     assert Quantization(mode="qat").needs_graph
     assert not Quantization(mode="static").needs_graph
