@@ -121,7 +121,8 @@ class Distillation(Lesson, TrainingSettings, Method):
         accuracy = accuracy_of(teacher, asking, self)
         ask, data = learn_from(teacher, asking, self)
         student.requires_grad_(True)
-        with zeros_kept(student, model.sparse and self.student == "current"):
+        sparse = model.sparse and self.student in ("current", "shallower")  # others have fresh weights
+        with zeros_kept(student, sparse):
             history = train(
                 student,
                 dataclasses.replace(self._part(context, "student"), data=data),
@@ -137,7 +138,7 @@ class Distillation(Lesson, TrainingSettings, Method):
                 "The student is at least as accurate as its teacher: a smaller weight, or fine_tuning, may "
                 "do better still."
             )
-        return dataclasses.replace(model, graph=student, notes=(*model.notes, *notes))
+        return dataclasses.replace(model, graph=student, sparse=sparse, notes=(*model.notes, *notes))
 
     def _student(self, graph: GraphModule, spec: ModelSpec, seed: int) -> tuple[GraphModule, str]:
         """A network of its own, and what it is."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.support.arrays import ArrayData, candidate, context, easy_data, small_net
 from workers.base import Candidate, Context, ImagePreprocessing, Progress
 from workers.errors import StepFailed
+from workers.graph.students import known
 from workers.methods.distillation import Distillation
 from workers.methods.fine_tuning import FineTuning
 from workers.recipe import parse_recipe, settings_of
@@ -118,6 +119,23 @@ def test_a_shallower_student_starts_from_the_weights_that_stay(tmp_path: Path) -
         for graph in (resnet.graph, student.graph)
     ]
     assert convolutions == [15, 11]
+
+
+@pytest.mark.parametrize(("student", "sparse"), [("shallower", True), ("architecture", False)])
+def test_zeros_stay_where_the_weights_do(tmp_path: Path, student: str, sparse: bool) -> None:
+    graph = known("cifar_resnet14", candidate(None).spec, seed=0)
+    with torch.no_grad():
+        for weight in graph.parameters():
+            if weight.dim() > 1:
+                weight[torch.rand_like(weight) < 0.6] = 0
+    pruned = replace(candidate(graph), sparse=True)
+    method = Distillation.model_validate(QUICK | {"epochs": 1, "student": student, "teacher": "current"})
+    after = method.apply(pruned, context(tmp_path))
+    assert after.sparse == sparse
+    assert after.graph is not None
+    for name, weight in after.graph.named_parameters():
+        if weight.dim() > 1 and sparse:
+            assert torch.equal(weight == 0, graph.get_parameter(name) == 0), name
 
 
 def _made(folder: Path) -> Path:
