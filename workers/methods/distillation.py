@@ -73,6 +73,13 @@ class Lesson(Frozen):
     teacher_epochs: int = Field(
         10, ge=1, le=1000, description="Epochs for a teacher that is trained here first."
     )
+    teacher_learning_rate: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Peak of the schedule for a teacher that is trained here first, from fresh weights; with "
+        "AdamW about 0.001.",
+    )
 
     @field_validator("architecture", "teacher_architecture")
     @classmethod
@@ -158,7 +165,7 @@ class Distillation(Lesson, TrainingSettings, Method):
         if self.teacher == "architecture":
             epochs = self.teacher_epochs
             network = known(self.teacher_architecture, model.spec, context.seed).requires_grad_(True)
-            settings = self.model_copy(update={"epochs": epochs})
+            settings = self.model_copy(update={"epochs": epochs, "learning_rate": self.teacher_learning_rate})
             train(network, self._part(context, "teacher"), settings=settings, loss=cross_entropy())
             return network, f"{self.teacher_architecture}, trained here for up to {epochs} epochs"
         teacher, what = {
