@@ -179,6 +179,7 @@ def static_recipe(steps: Sequence[Mapping[str, Any]], amount: float, mean_ms: fl
         "scope": "global",
         "recovery_epochs": epochs[exits["training"]],
         "recovery_learning_rate": exits["learning_rate"],
+        "recovery_optimizer": exits["optimizer"],
     }
     name = f"Static at {milliseconds(mean_ms)} · {share(amount, 0)}".replace(NARROW, " ")
     return whole({"name": name, "steps": [*steps[:place], pruning, *steps[place + 1 :]]})

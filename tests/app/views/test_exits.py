@@ -442,7 +442,8 @@ def test_the_lines_beside_an_export_run(
 
 
 EXITS = {
-    "method": "early_exit", "training": "heads", "head_epochs": 3, "epochs": 9, "learning_rate": 0.01
+    "method": "early_exit", "training": "heads", "head_epochs": 3, "epochs": 9, "learning_rate": 0.01,
+    "optimizer": "adamw",
 }  # fmt: skip
 
 
@@ -493,9 +494,10 @@ def test_the_next_amount_lies_between_what_was_tried() -> None:
     assert amount_for(contest((0.9, 0.5), asked={0: 0.6}), 0.55) is not None
 
 
-def test_a_static_recipe_trains_as_long_as_the_exits_did() -> None:
+def test_a_static_recipe_trains_as_the_exits_did() -> None:
     recipe = static_recipe([{"method": "fine_tuning"}, EXITS, {"method": "quantization"}], 0.4, 1)
     assert [step["method"] for step in recipe["steps"]] == [
         "fine_tuning", "structured_pruning", "quantization"
     ]  # fmt: skip
     assert recipe["steps"][1]["recovery_epochs"] == 3
+    assert recipe["steps"][1]["recovery_optimizer"] == "adamw"

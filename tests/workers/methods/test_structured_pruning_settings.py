@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
 
 from tests.support.arrays import ArrayData, candidate, context, easy_data
 from tests.workers.pruning.networks import chain, chain_macs, graph_of, model_of, widths
@@ -17,6 +18,8 @@ from workers.graph.resnets import CifarResNet
 from workers.importance import IMPORTANCES
 from workers.methods.structured_pruning import StructuredPruning
 from workers.pruning import costs, following
+from workers.training.optimizers import make_optimizer
+from workers.training.settings import TrainingSettings
 
 
 @pytest.fixture(autouse=True)
@@ -196,6 +199,21 @@ def test_frozen_weights_recover_after_blocks_alone(tmp_path: Path) -> None:
     assert after.graph is not None
     assert set(widths(after.graph).values()) == {3, 8, 16, 32}
     assert "Recovery by distillation" in after.notes[-2]
+
+
+@pytest.mark.parametrize(("settings", "kind"), [({}, SGD), ({"recovery_optimizer": "adamw"}, AdamW)])
+def test_the_optimiser_of_the_recovery_is_chosen(
+    settings: dict[str, Any], kind: type[Optimizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Optimizer] = []
+
+    def noted(model: nn.Module, training: TrainingSettings) -> Optimizer:
+        made.append(make_optimizer(model, training))
+        return made[-1]
+
+    monkeypatch.setattr("workers.training.state.make_optimizer", noted)
+    prune(chain(), tmp_path, recovery="fine_tuning", recovery_epochs=1, **settings)
+    assert [type(optimizer) for optimizer in made] == [kind]
 
 
 def test_rounds_draw_one_curve_and_shuffle_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
