@@ -48,8 +48,9 @@ def sentences(
     steps = Recipe.model_validate(recipe).steps
     if not steps:
         yield "Without steps this run measures the model as it is: the baseline."
-    if steps and not trainable:
-        yield "This model is an ONNX file; its steps need a trainable model (.pt2)."
+    needing = dict.fromkeys(step.title for step in steps if step.needs_graph)
+    if needing and not trainable:
+        yield f"A trainable model (.pt2) is needed for {', '.join(needing)}; this model is an ONNX file."
     yield from paying.sentences(steps, _machine(place), _predictor(outlook, place, trainable=trainable))
     if _ends_pruned(recipe):
         yield "Pruning without fine-tuning after it usually costs much accuracy."

@@ -72,15 +72,32 @@ def trains(recipe: Mapping[str, Any]) -> bool:
     return any(step.trains for step in Recipe.model_validate(recipe).steps)
 
 
+def needs_graph(recipe: Mapping[str, Any]) -> bool:
+    """True where an ONNX file is not enough for a step."""
+    return any(step.needs_graph for step in Recipe.model_validate(recipe).steps)
+
+
 def has_amount(recipe: Mapping[str, Any]) -> bool:
-    """An amount of 0 prunes single layers alone, and another one would prune all."""
-    return any(step.get("amount") for step in recipe["steps"])
+    return any(_amount(step) for step in recipe["steps"])
+
+
+def _amount(step: Mapping[str, Any]) -> float | None:
+    """None where another one changes nothing, as beside an N:M pattern, or more than the amount.
+
+    An amount of 0 prunes single layers alone, and another one would prune all.
+    """
+    return None if _pattern(step) else step.get("amount") or None
+
+
+def _pattern(step: Mapping[str, Any]) -> str | None:
+    found = step.get("pattern", "none")
+    return None if found == "none" else str(found)
 
 
 def with_amount(recipe: Mapping[str, Any], amount: float) -> Plain:
     """The same recipe with another amount in the first step that has one; the name tells it."""
     changed = copy.deepcopy(dict(recipe))
-    step = next(step for step in changed["steps"] if step.get("amount"))
+    step = next(step for step in changed["steps"] if _amount(step))
     step["amount"] = amount
     changed["name"] = f"{recipe['name']} · {amount:.0%}".replace("%", " %")
     return changed
@@ -122,6 +139,8 @@ def _chip(step: Mapping[str, Any]) -> str:
     single = step.get("layer_amounts") or {}
     if single and not step.get("amount"):
         return f"{title}, {len(single)} layer{'s' * (len(single) != 1)}"
+    if pattern := _pattern(step):
+        return f"{title} {pattern}"
     if step.get("amount") is not None:
         return f"{title} {step['amount']:.0%}".replace("%", " %")
     return title

@@ -18,7 +18,7 @@ from app.components.teacher_field import teacher_field
 from app.place import place_of
 from app.predicting import outlook
 from app.queueing import queue_runs
-from app.recipes import AMOUNTS, Plain, has_amount, refusal, with_amount
+from app.recipes import AMOUNTS, Plain, has_amount, needs_graph, refusal, with_amount
 from db import datasets, models_, runs, variants, workers
 from db.models import Dataset, Model
 from workers.places import USUAL, of_steps
@@ -41,7 +41,7 @@ class _Asked:
 
     @property
     def can_run(self) -> bool:
-        return self.trainable or not self.recipe["steps"]
+        return self.trainable or not needs_graph(self.recipe)
 
 
 def main() -> None:

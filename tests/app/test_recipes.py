@@ -46,6 +46,15 @@ def test_an_amount_of_nothing_is_no_amount() -> None:
     assert [step["amount"] for step in changed["steps"]] == [0.0, 0.7]
 
 
+def test_a_pattern_leaves_the_amount_unused() -> None:
+    pattern = {"method": "unstructured_pruning", "amount": 0.5, "pattern": "2:4"}
+    free = {"method": "unstructured_pruning", "amount": 0.5, "pattern": "none"}
+    assert not has_amount({"steps": [pattern]})
+    changed = with_amount({"name": "R", "steps": [pattern, free]}, 0.7)
+    assert [step["amount"] for step in changed["steps"]] == [0.5, 0.7]
+    assert chips({"steps": [pattern, free]}) == ["Unstructured pruning 2:4", "Unstructured pruning 50 %"]
+
+
 def test_chips_name_methods_that_are_not_there_any_more() -> None:
     steps = [{"method": "structured_pruning", "amount": 0.5}, {"method": "gone", "amount": None}]
     assert chips({"steps": steps}) == ["Structured pruning 50 %", "gone"]

@@ -73,6 +73,13 @@ class Lesson(Frozen):
     teacher_epochs: int = Field(
         10, ge=1, le=1000, description="Epochs for a teacher that is trained here first."
     )
+    teacher_learning_rate: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Peak of the schedule for a teacher that is trained here first, from fresh weights; with "
+        "AdamW about 0.001.",
+    )
 
     @field_validator("architecture", "teacher_architecture")
     @classmethod
@@ -121,7 +128,8 @@ class Distillation(Lesson, TrainingSettings, Method):
         accuracy = accuracy_of(teacher, asking, self)
         ask, data = learn_from(teacher, asking, self)
         student.requires_grad_(True)
-        with zeros_kept(student, model.sparse and self.student == "current"):
+        sparse = model.sparse and self.student in ("current", "shallower")  # others have fresh weights
+        with zeros_kept(student, sparse):
             history = train(
                 student,
                 dataclasses.replace(self._part(context, "student"), data=data),
@@ -137,7 +145,7 @@ class Distillation(Lesson, TrainingSettings, Method):
                 "The student is at least as accurate as its teacher: a smaller weight, or fine_tuning, may "
                 "do better still."
             )
-        return dataclasses.replace(model, graph=student, notes=(*model.notes, *notes))
+        return dataclasses.replace(model, graph=student, sparse=sparse, notes=(*model.notes, *notes))
 
     def _student(self, graph: GraphModule, spec: ModelSpec, seed: int) -> tuple[GraphModule, str]:
         """A network of its own, and what it is."""
@@ -157,7 +165,7 @@ class Distillation(Lesson, TrainingSettings, Method):
         if self.teacher == "architecture":
             epochs = self.teacher_epochs
             network = known(self.teacher_architecture, model.spec, context.seed).requires_grad_(True)
-            settings = self.model_copy(update={"epochs": epochs})
+            settings = self.model_copy(update={"epochs": epochs, "learning_rate": self.teacher_learning_rate})
             train(network, self._part(context, "teacher"), settings=settings, loss=cross_entropy())
             return network, f"{self.teacher_architecture}, trained here for up to {epochs} epochs"
         teacher, what = {

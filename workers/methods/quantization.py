@@ -24,6 +24,7 @@ from workers.quantization.writing import Writer, bfloat16, dynamic, float16
 from workers.training.loop import train
 from workers.training.losses import cross_entropy
 from workers.training.settings import TrainingSettings
+from workers.training.zeros import zeros_kept
 
 INT8 = ("static", "dynamic", "qat")
 #: Folder for the float file after qat.
@@ -90,6 +91,8 @@ class Quantization(TrainingSettings, Method):
 
     @property
     def left(self) -> Mapping[str, float | None]:
+        if self.mode == "dynamic":
+            return {"size": None}  # next to nothing goes from convolutions, most from transformers
         return {"size": 0.28 if self.mode in INT8 else 0.5}
 
     @property
@@ -202,7 +205,9 @@ class Quantization(TrainingSettings, Method):
         assert model.graph is not None
         calibrated = calibrate(network, scheme, context, self.samples)
         graph, found = with_rounding(model.graph, network, calibrated.simulated, scheme)
-        history = train(graph.requires_grad_(True), context, settings=self, loss=cross_entropy())
+        graph.requires_grad_(True)
+        with zeros_kept(graph, model.sparse):  # a weight that is rounded is a parameter all the same
+            history = train(graph, context, settings=self, loss=cross_entropy())
         trained = dataclasses.replace(model, graph=without_rounding(graph))
         _, network = float_network(trained, context.data.classes, context.scratch / TRAINED)
         notes += [

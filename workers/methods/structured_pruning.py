@@ -19,6 +19,7 @@ from workers.pruning.following import follow
 from workers.pruning.groups import CannotFollow, Group
 from workers.pruning.search import narrow, sample_input
 from workers.training.recovery import RecoverySettings, recover
+from workers.training.rounds import counted_on
 from workers.training.statistics import recalibrate
 from workers.training.zeros import zeros_kept
 
@@ -108,6 +109,7 @@ class _Pruning:
         self.keep = _kept_layers(graph, settings.keep)
         self.notes: list[str] = []
         self.removed = 0.0
+        self.recoveries = 0
         #: Of every group whose share is given, by its root, before the first round.
         self.widths: dict[str, int] = {}
         self.cost: Cost = cost_of(settings.amount_of, model, context)
@@ -138,8 +140,9 @@ class _Pruning:
             self.sample,
             self.context,
             most=self.settings.remove_blocks,
-            keep=self.keep,
-            enough=lambda graph: self.cost.removed(graph) >= self.settings.amount,
+            keep=self.keep.union(self.settings.layer_amounts),
+            # Of an amount of 0 there is never enough: it leaves to the blocks how much goes.
+            enough=lambda graph: 0 < self.settings.amount <= self.cost.removed(graph),
         )
         self.removed = self.cost.removed(self.graph)
         told = ", ".join(block.layers[0].rpartition(".")[0] or block.layers[0] for block in gone)
@@ -195,7 +198,9 @@ class _Pruning:
 
     def _recover(self, number: int) -> None:
         assert self.model.graph is not None
-        context = self._part(number, 0.3, 1.0)
+        context = self._recovery(number)
+        self.recoveries += 1
+        self.graph.requires_grad_(True)  # a frozen model that lost blocks alone still is
         with zeros_kept(self.graph, self.model.sparse):
             history = recover(self.graph, self.model.graph, context, self.settings, f"round-{number}")
         which = f" {number}" if self.settings.rounds > 1 else ""
@@ -204,6 +209,17 @@ class _Pruning:
             f"{history.start_accuracy:.2%} before, {history.best_accuracy:.2%} after epoch "
             f"{history.best_epoch} of {self.settings.recovery_epochs}."
         )
+
+    def _recovery(self, number: int) -> Context:
+        """For the training after one round: its own seed, and its epochs counted on."""
+        part, rounds = self._part(number, 0.3, 1.0), self.settings.rounds
+        epochs = self.recoveries * self.settings.recovery_epochs
+
+        def tell(progress: Progress) -> None:
+            text = f"Round {number} of {rounds}: " * (rounds > 1) + progress.text
+            part.tell(Progress(text, progress.share, counted_on(progress.values, epochs)))
+
+        return dataclasses.replace(part, seed=part.seed + number - 1, tell=tell)
 
     def _part(self, number: int, start: float, end: float = 1.0) -> Context:
         """The context with progress told for a part of a round."""

@@ -16,6 +16,7 @@ from workers.graph.layer_roles import layer_weights
 from workers.importance import IMPORTANCES, ImportanceId
 from workers.training.loop import train
 from workers.training.losses import cross_entropy
+from workers.training.rounds import counted_on
 from workers.training.settings import TrainingSettings
 from workers.training.zeros import zeros_kept
 
@@ -76,18 +77,19 @@ class UnstructuredPruning(TrainingSettings, Method):
         graph = copy.deepcopy(model.graph).requires_grad_(True)
         weights = layer_weights(graph)
         before_bytes = _deflated_bytes(weights)
-        for number, share in enumerate(self._shares(_zero_share(weights))):
-            scores = IMPORTANCES[self.importance]().scores(graph, context)
-            dropped = self._dropped(
-                {name: _zeros_first(weights[name], scores[name]) for name in scores}, share
-            )
-            if not any(gone.any() for gone in dropped.values()):
+        shares = self._shares(_zero_share(weights))
+        for number, share in enumerate(shares):
+            found = IMPORTANCES[self.importance]().scores(graph, context)
+            scores = {name: _zeros_first(weights[name], score) for name, score in found.items()}
+            # The first steps of a pattern may take nothing; what counts is where the last one leads.
+            if number == 0 and not any(gone.any() for gone in self._dropped(scores, shares[-1]).values()):
                 raise StepFailed(
                     "unstructured_pruning",
                     f"no weight can become zero (importance {self.importance}, pattern {self.pattern}, "
-                    f"{share:.1%} zeros).",
+                    f"{shares[-1]:.1%} zeros).",
                     "Raise amount, take another pattern or importance, or leave this step out.",
                 )
+            dropped = self._dropped(scores, share)
             with torch.no_grad():
                 for name, gone in dropped.items():
                     weights[name].masked_fill_(gone, 0)
@@ -129,16 +131,9 @@ class UnstructuredPruning(TrainingSettings, Method):
         """The training after one step: its own checkpoint and seed, and its epochs counted on."""
 
         def tell(progress: Progress) -> None:
-            values = dict(progress.values)
-            if "epoch" in values:
-                values["epoch"] += number * self.epochs
             text = f"Step {number + 1} of {self.steps}, {share:.1%} zeros: {progress.text}"
-            first_of_a_later_step = number > 0 and progress.values.get("epoch") == 0
-            context.tell(
-                Progress(
-                    text, (number + progress.share) / self.steps, {} if first_of_a_later_step else values
-                )
-            )
+            values = counted_on(progress.values, number * self.epochs)
+            context.tell(Progress(text, (number + progress.share) / self.steps, values))
 
         scratch = context.scratch / f"step-{number + 1}"
         scratch.mkdir(exist_ok=True)

@@ -52,11 +52,17 @@ class Trials:
     def best(self, writers: Mapping[str, Writer], layers: Sequence[str]) -> Trial | None:
         """The fastest that is accurate enough; else the most accurate with as few `layers` in float as that
         takes. None when all of them would have to be.
+
+        Where those that are accurate enough gain no time, the fastest of all is tried in that way, too.
         """
         trials = self._tried(writers)
         good = [trial for trial in trials if self.drop(trial.accuracy) <= self.max_drop]
         if good:
-            return min(good, key=lambda trial: trial.ratio)
+            best, fastest = (min(some, key=lambda trial: trial.ratio) for some in (good, trials))
+            if best.ratio < 1 or fastest.ratio >= 1:
+                return best
+            repaired = self._with_float_layers(fastest, layers)
+            return repaired if repaired is not None and repaired.ratio < best.ratio else best
         return self._with_float_layers(min(trials, key=lambda trial: self.drop(trial.accuracy)), layers)
 
     def drop(self, reached: np.ndarray) -> float:

@@ -29,7 +29,11 @@ class RecoverySettings(Frozen):
         0.01,
         gt=0,
         le=1,
-        description="Peak of the cosine schedule; 0.1-0.5 times that of the original training.",
+        description="Peak of the cosine schedule; 0.1-0.5 times that of the original training, for AdamW at "
+        "most 0.001.",
+    )
+    recovery_optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="SGD with Nesterov momentum 0.9 for convolutional nets, AdamW for transformers."
     )
 
     @property
@@ -49,6 +53,8 @@ def recover(
     scratch.mkdir(exist_ok=True)
     loss = hinton(before) if settings.recovery == "distillation" else cross_entropy()
     training = TrainingSettings(
-        epochs=settings.recovery_epochs, learning_rate=settings.recovery_learning_rate
+        epochs=settings.recovery_epochs,
+        learning_rate=settings.recovery_learning_rate,
+        optimizer=settings.recovery_optimizer,
     )
     return train(graph, dataclasses.replace(context, scratch=scratch), settings=training, loss=loss)

@@ -59,8 +59,9 @@ class TrainingState:
 
     @property
     def finished_early(self) -> bool:
-        """True when the last ``patience`` epochs were all worse than one before them."""
-        return 0 < self.patience <= len(self.points) - 1 - self.best_epoch
+        """True when the last ``patience`` epochs were all no better than one before them."""
+        reached = max(range(len(self.points)), key=lambda epoch: self.rank(self.points[epoch]))  # the first
+        return 0 < self.patience <= len(self.points) - 1 - reached
 
     def record(self, point: dict[str, float]) -> None:
         """End an epoch; of equally good ones the later is kept, which saw the smaller learning rate."""

@@ -6,6 +6,7 @@ from typing import Any
 from streamlit.testing.v1 import AppTest
 
 from app import session
+from app.recipes import presets
 from db import jobs, runs
 from db.models import Model
 from tests.app.views.conftest import Open
@@ -60,6 +61,23 @@ def test_of_a_recipe_that_cannot_be_read_the_form_says_so_and_queues_nothing(
     assert next(button for button in page.button if button.label == "Queue run").disabled
     page.number_input(key="step-0-0-amount").set_value(0.5).run()
     assert not next(button for button in page.button if button.label == "Queue run").disabled
+
+
+def test_an_onnx_file_takes_the_steps_that_need_no_training(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    woken: list[str],
+) -> None:
+    with session.writing() as opened:
+        for model in opened.query(Model).all():
+            model.file_name = "model.onnx"
+    page = visit("new_run", recipe=json.dumps(presets()["Safe"].recipe))
+    assert not any("needed for" in element.value for element in page.markdown)
+    press(page, "Queue run")
+    assert len(woken) == 1
+    page = visit("new_run", recipe=json.dumps(presets()["Balanced"].recipe))
+    assert next(button for button in page.button if button.label == "Queue run").disabled
+    assert any("needed for Structured pruning; this model" in element.value for element in page.markdown)
 
 
 def test_three_amounts_are_three_runs(visit: Open, experiment: str, woken: list[str]) -> None:  # noqa: ARG001

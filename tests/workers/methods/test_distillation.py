@@ -11,10 +11,12 @@ from torch import Tensor
 from tests.support.arrays import ArrayData, candidate, context, easy_data, small_net
 from workers.base import Candidate, Context, ImagePreprocessing, Progress
 from workers.errors import StepFailed
+from workers.graph.students import known
 from workers.methods.distillation import Distillation
 from workers.methods.fine_tuning import FineTuning
 from workers.recipe import parse_recipe, settings_of
 from workers.training import loop
+from workers.training.settings import TrainingSettings
 
 QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 16, "learning_rate": 0.03, "augmentation": "none"}
 
@@ -120,6 +122,23 @@ def test_a_shallower_student_starts_from_the_weights_that_stay(tmp_path: Path) -
     assert convolutions == [15, 11]
 
 
+@pytest.mark.parametrize(("student", "sparse"), [("shallower", True), ("architecture", False)])
+def test_zeros_stay_where_the_weights_do(tmp_path: Path, student: str, sparse: bool) -> None:
+    graph = known("cifar_resnet14", candidate(None).spec, seed=0)
+    with torch.no_grad():
+        for weight in graph.parameters():
+            if weight.dim() > 1:
+                weight[torch.rand_like(weight) < 0.6] = 0
+    pruned = replace(candidate(graph), sparse=True)
+    method = Distillation.model_validate(QUICK | {"epochs": 1, "student": student, "teacher": "current"})
+    after = method.apply(pruned, context(tmp_path))
+    assert after.sparse == sparse
+    assert after.graph is not None
+    for name, weight in after.graph.named_parameters():
+        if weight.dim() > 1 and sparse:
+            assert torch.equal(weight == 0, graph.get_parameter(name) == 0), name
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
@@ -193,6 +212,24 @@ def test_a_teacher_trained_here_survives_a_kill(tmp_path: Path, monkeypatch: pyt
     assert drawn == [0, 1, 2], "the curves are the student's"
 
 
+def test_a_teacher_trained_here_has_its_own_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    real = loop._Loop.__init__
+
+    def noted(self: loop._Loop, model: Any, run: Context, settings: TrainingSettings, *rest: Any) -> None:
+        rates.append(settings.learning_rate)
+        real(self, model, run, settings, *rest)
+
+    monkeypatch.setattr(loop._Loop, "__init__", noted)
+    method = SELF_MADE.model_copy(update={"epochs": 1, "teacher_epochs": 1})
+    method.apply(candidate(small_net()), context(_made(tmp_path / "default")))
+    method = method.model_copy(update={"teacher_learning_rate": 0.2})
+    method.apply(candidate(small_net()), context(_made(tmp_path / "given")))
+    assert rates == [0.1, QUICK["learning_rate"], 0.2, QUICK["learning_rate"]]
+
+
 def test_refuses_a_model_without_a_graph(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="ONNX"):
         Distillation().apply(candidate(None), context(tmp_path))
@@ -210,6 +247,7 @@ def test_refuses_a_model_without_a_graph(tmp_path: Path) -> None:
         {"depth": 1.0},
         {"loss": "kl"},
         {"teacher_epochs": 0},
+        {"teacher_learning_rate": 0},
         {"teacher_model": "x" * 201},
         {"warm_up": 0.6},
         {"mixup": -1},

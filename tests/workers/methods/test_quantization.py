@@ -22,7 +22,11 @@ from workers.measures.latency import Latency
 from workers.methods.fine_tuning import FineTuning
 from workers.methods.quantization import Quantization
 from workers.quantization import nncf_writer, trials
+from workers.quantization.network import float_network
+from workers.quantization.scheme import scheme_for
+from workers.quantization.static import calibrate
 from workers.quantization.trials import Trials
+from workers.quantization.writing import Writer
 
 CLASSES = ("a", "b", "c")
 OURS = {"engine": "onnxruntime", "keep_faster": False}
@@ -143,6 +147,12 @@ def test_training_with_the_rounding(trained: Candidate, tmp_path: Path) -> None:
     assert not np.array_equal(weights[0]["8.weight_quantized"], weights[1]["8.weight_quantized"])
 
 
+def test_the_size_that_is_left_is_told_where_the_settings_decide_it() -> None:
+    """With mode dynamic the kinds of the layers decide: convolutions stay in float."""
+    assert Quantization(mode="dynamic").left == {"size": None}
+    assert [Quantization(mode=mode).left["size"] for mode in ("static", "qat", "fp16")] == [0.28, 0.28, 0.5]
+
+
 def test_qat_says_that_an_onnx_file_cannot_be_trained(tmp_path: Path) -> None:
     assert Quantization(mode="qat").needs_graph
     assert not Quantization(mode="static").needs_graph
@@ -204,6 +214,25 @@ def test_layers_go_back_to_float_until_the_drop_is_small_enough(tmp_path: Path) 
     kinds = stored(found.onnx)
     assert kinds["INT8"] >= 4 + 256 * 3
     assert kinds["FLOAT"] >= 16
+
+
+@pytest.mark.parametrize(("repaired", "name"), [(0.7, "fast"), (1.3, "slow")])
+def test_a_fast_way_that_loses_too_much_is_repaired_where_the_good_ones_are_slow(
+    repaired: float, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = fragile()
+    run = context(tmp_path, data=data)
+    file, network = float_network(model, CLASSES, tmp_path)
+    calibrated = calibrate(network, scheme_for("x86_64", vnni=True), run, 48)
+    (fast,) = calibrated.writers(wide=False).values()
+    writers: dict[str, Writer] = {"slow": lambda _: network.model, "fast": fast}
+    times = {"trial0.onnx": 1.2, "trial1.onnx": 0.5, "mixed.onnx": repaired}
+    monkeypatch.setattr(Trials, "_ratios", lambda _, files: [times[file.name] for file in files])
+    best = Trials(model, file, network, run, 1.0).best(writers, [layer.node for layer in network.layers])
+    assert best is not None
+    assert best.name == name
+    assert best.ratio == min(repaired, 1.2)
+    assert bool(best.in_float) == (name == "fast")
 
 
 @pytest.mark.parametrize("mode", ["static", "fp16"])

@@ -1,14 +1,16 @@
 """Each setting of structured pruning, against what is known without it: formulas, weights written by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
 
 from tests.support.arrays import ArrayData, candidate, context, easy_data
 from tests.workers.pruning.networks import chain, chain_macs, graph_of, model_of, widths
-from workers.base import Candidate
+from workers.base import Candidate, Progress, Split
 from workers.errors import StepFailed
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
@@ -16,6 +18,8 @@ from workers.graph.resnets import CifarResNet
 from workers.importance import IMPORTANCES
 from workers.methods.structured_pruning import StructuredPruning
 from workers.pruning import costs, following
+from workers.training.optimizers import make_optimizer
+from workers.training.settings import TrainingSettings
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +176,74 @@ def test_whole_blocks_go_first_and_channels_make_up_the_rest(tmp_path: Path) -> 
 def test_enough_blocks_leave_the_channels_alone(tmp_path: Path) -> None:
     after = prune(resnet(), tmp_path, remove_blocks=1, amount=0.05)
     assert set(widths(after.graph).values()) == {3, 8, 16, 32}  # type: ignore[arg-type]
+
+
+def test_a_block_with_a_layer_of_its_own_amount_stays(tmp_path: Path) -> None:
+    every = {f"layer{stage}.{block}.conv1": 0.5 for stage in (1, 2, 3) for block in (0, 1)}
+    after = prune(resnet(), tmp_path, remove_blocks=6, amount=0.9, layer_amounts=every, round_to=4)
+    assert after.notes[0] == "No residual block could be removed."
+
+
+def test_blocks_go_too_where_only_single_layers_lose_channels(tmp_path: Path) -> None:
+    single = {"layer1.0.conv1": 0.5}
+    after = prune(resnet(), tmp_path, remove_blocks=1, amount=0, layer_amounts=single, round_to=4)
+    assert after.graph is not None
+    assert after.notes[0].startswith("Residual blocks removed: layer")
+    assert len(widths(after.graph)) < len(widths(graph_of(resnet())))
+
+
+def test_frozen_weights_recover_after_blocks_alone(tmp_path: Path) -> None:
+    net = resnet().requires_grad_(False)
+    settings = StructuredPruning(remove_blocks=1, amount=0.05, recovery_epochs=1)
+    after = settings.apply(model_of(net), context(tmp_path))
+    assert after.graph is not None
+    assert set(widths(after.graph).values()) == {3, 8, 16, 32}
+    assert "Recovery by distillation" in after.notes[-2]
+
+
+@pytest.mark.parametrize(("settings", "kind"), [({}, SGD), ({"recovery_optimizer": "adamw"}, AdamW)])
+def test_the_optimiser_of_the_recovery_is_chosen(
+    settings: dict[str, Any], kind: type[Optimizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Optimizer] = []
+
+    def noted(model: nn.Module, training: TrainingSettings) -> Optimizer:
+        made.append(make_optimizer(model, training))
+        return made[-1]
+
+    monkeypatch.setattr("workers.training.state.make_optimizer", noted)
+    prune(chain(), tmp_path, recovery="fine_tuning", recovery_epochs=1, **settings)
+    assert [type(optimizer) for optimizer in made] == [kind]
+
+
+def test_rounds_draw_one_curve_and_shuffle_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    real = ArrayData.batches
+
+    def noted(self: ArrayData, split: Split, *args: Any, shuffle: int | None = None, **kwargs: Any) -> Any:
+        seeds.append(shuffle)
+        return real(self, split, *args, shuffle=shuffle, **kwargs)
+
+    monkeypatch.setattr(ArrayData, "batches", noted)
+    told: list[Progress] = []
+    settings = StructuredPruning(amount=0.75, rounds=3, recovery_epochs=2, recalibrate=False)
+    settings.apply(model_of(chain()), context(tmp_path, tell=told.append))
+    assert [progress.values["epoch"] for progress in told if progress.values] == list(range(7))
+    texts = [progress.text for progress in told if ": Epoch 2 of 2: " in progress.text]
+    assert [text.partition(":")[0] for text in texts] == ["Round 1 of 3", "Round 2 of 3", "Round 3 of 3"]
+    drawn = [seed for seed in seeds if seed is not None]
+    assert len(set(drawn)) == len(drawn) == 6
+
+
+def test_a_round_in_which_nothing_goes_leaves_no_gap_in_the_curve(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    settings = StructuredPruning.model_validate(
+        {"amount": 0, "layer_amounts": {"3": 0.5}, "rounds": 20, "recovery_epochs": 1}
+    )
+    after = settings.apply(model_of(chain()), context(tmp_path, tell=told.append))
+    recovered = sum("Recovery" in note for note in after.notes)
+    assert recovered < 20
+    assert [progress.values["epoch"] for progress in told if progress.values] == list(range(recovered + 1))
 
 
 def test_rounds_reach_the_amount_of_the_unpruned_model(tmp_path: Path) -> None:

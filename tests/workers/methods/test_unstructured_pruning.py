@@ -5,20 +5,25 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, numpy_helper
 from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
 from tests.support.arrays import ArrayData, candidate, context, easy_data, small_net
+from workers import turns
 from workers.base import Candidate, Method, Progress, Split
 from workers.deploy.export import export_onnx
 from workers.errors import StepFailed
 from workers.measures.size import deflated_bytes
 from workers.methods.distillation import Distillation
 from workers.methods.fine_tuning import FineTuning
+from workers.methods.quantization import Quantization
 from workers.methods.structured_pruning import StructuredPruning
 from workers.methods.unstructured_pruning import UnstructuredPruning, cubic
+from workers.quantization.trials import Trials
 from workers.training import loop
 
 LAYERS = ("0.weight", "3.weight", "8.weight")
@@ -163,6 +168,18 @@ def test_gradual_patterns_end_in_the_pattern(tmp_path: Path) -> None:
     assert ((after.unflatten(1, (2, 4)) != 0).sum(2) == 1).all()  # type: ignore[no-untyped-call]
 
 
+def test_gradual_patterns_may_begin_with_steps_of_no_weight(tmp_path: Path) -> None:
+    """A twentieth of four weights is none of them; the last step is what counts."""
+    shares = [cubic(0.0, 0.5, step / 20) for step in range(1, 21)]
+    assert round(4 * shares[0]) == 0
+    method = UnstructuredPruning(pattern="2:4", pace="cubic", steps=20, batch_size=16)
+    after = weights(method.apply(candidate(net()), context(tmp_path)))["3.weight"]
+    assert ((after.unflatten(1, (2, 4)) != 0).sum(2) == 2).all()  # type: ignore[no-untyped-call]
+    no_groups = fx.symbolic_trace(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten())).eval()
+    with pytest.raises(StepFailed, match=r"no weight can become zero .* 50\.0% zeros"):
+        method.apply(candidate(no_groups), context(tmp_path))
+
+
 def test_fine_tuning_keeps_the_zeros(tmp_path: Path) -> None:
     pruned = UnstructuredPruning(amount=0.7).apply(candidate(net()), context(tmp_path))
     assert pruned.sparse
@@ -272,3 +289,17 @@ def test_every_step_that_trains_keeps_the_zeros(later: Method, tmp_path: Path) -
     pruned = UnstructuredPruning(amount=0.6).apply(candidate(net()), context(tmp_path))
     after = later.apply(pruned, context(tmp_path))
     assert sum(zeros(after).values()) > 0.4 * sum(weight.numel() for weight in weights(after).values())
+
+
+def test_zeros_survive_training_with_the_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the integers of the file; those of the last layer alone would be few by chance."""
+    monkeypatch.setattr(turns, "LOCK_FOLDER", str(tmp_path))
+    monkeypatch.setattr(Trials, "_ratios", lambda _, files: [0.5] * len(files))
+    pruned = UnstructuredPruning(amount=0.6, scope="layer").apply(candidate(net()), context(tmp_path))
+    method = Quantization(mode="qat", max_drop=100, epochs=2, batch_size=16, learning_rate=0.02)
+    file = method.apply(pruned, context(tmp_path)).onnx
+    assert file is not None
+    stored = [t for t in onnx.load(file).graph.initializer if t.data_type == TensorProto.INT8]
+    integers = [values for values in map(numpy_helper.to_array, stored) if values.ndim > 1]
+    assert sorted(values.size for values in integers) == sorted(w.numel() for w in weights(net()).values())
+    assert all((values == 0).mean() > 0.59 for values in integers)

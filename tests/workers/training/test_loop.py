@@ -341,6 +341,19 @@ def test_patience_ends_the_training(tmp_path: Path) -> None:
     assert "ended before epoch 20: 3 epochs" in note
 
 
+def test_as_good_an_epoch_as_before_does_not_prolong_the_training(tmp_path: Path) -> None:
+    """A loss of nothing: every epoch is as good as the start; the last of them is kept all the same."""
+    settings = QUICK.model_copy(update={"epochs": 20, "patience": 3, "weight_decay": 0})
+    history = train(still(), context(tmp_path), settings=settings, loss=lambda logits, *_: 0 * logits.sum())
+    assert [point["epoch"] for point in history.points] == [0, 1, 2, 3]
+    assert history.best_epoch == 3
+
+
+def still() -> nn.Module:
+    """No statistics that move without a gradient."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+
 @pytest.mark.parametrize(("clip", "expected"), [(0.5, 0.5), (0, 8.0)])
 def test_gradient_clip_bounds_the_update(tmp_path: Path, clip: float, expected: float) -> None:
     """One update of plain length: the gradient is 8 for one weight and 0 for all others; 0 clips nothing."""
