@@ -320,6 +320,13 @@ class Method(Frozen):
         return False
 
     @property
+    def promises(self) -> bool:
+        """True where a promise is tested on half of the validation samples, which then no step of the run
+        may see.
+        """
+        return False
+
+    @property
     def refuses_exits(self) -> str:
         """Why it cannot take a model with exits and what to do, in a sentence; empty where it can."""
         return ""

@@ -31,6 +31,7 @@ from workers.deploy.export import export_onnx, export_segments
 from workers.deploy.parity import Parity, check_parity, parity_inputs
 from workers.errors import DatasetRefused, StepFailed
 from workers.exits.executor import torch_segments
+from workers.exits.held_out import WithoutHeldOut
 from workers.exits.staging import segments
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
@@ -262,7 +263,7 @@ def _applied(
         tell(progress)
 
     context = Context(
-        data=job.data,
+        data=WithoutHeldOut(job.data, job.seed) if job.recipe.promises else job.data,
         original=job.model,
         runtime=job.runtime,
         target=job.target,

@@ -53,6 +53,11 @@ class Recipe(Frozen):
     name: str = Field("Unnamed", min_length=1, max_length=100)
     steps: tuple[SerializeAsAny[Step], ...] = Field((), max_length=50)
 
+    @property
+    def promises(self) -> bool:
+        """True where half of the validation samples are held out from all steps, see `Method.promises`."""
+        return any(step.promises for step in self.steps)
+
     @model_validator(mode="after")
     def _legal_order(self) -> "Recipe":
         reached: tuple[int, str] = (0, "")

@@ -65,7 +65,7 @@ class ExitSettings(Frozen):
         ge=0,
         lt=1,
         description="Confidence of a promise about how many answers get worse by leaving early, e.g. 0.9, "
-        "made on held-out samples; 0 promises nothing.",
+        "made on half of validation, which no step of the run then sees; 0 promises nothing.",
     )
     loss: LabelLossName = Field(
         "cross_entropy",
@@ -120,6 +120,10 @@ class EarlyExit(ExitSettings, TrainingSettings, Method):
     @property
     def depends_on_target(self) -> bool:
         return True  # thresholds weigh what each way out takes there
+
+    @property
+    def promises(self) -> bool:
+        return self.guarantee > 0
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Raises StepFailed when there is no graph, no place for an exit, or when training diverges."""
