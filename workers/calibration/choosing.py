@@ -24,8 +24,23 @@ def choose(
         early = [point for point in found if point.share[-1] < 1 and point.worse <= max_drop / 100]
         promised = guarantee(early, answers[testing], at_most=max_drop / 100, confidence=confidence)
         if promised.thresholds is not None:
-            return answers.of(promised.thresholds), promised
+            point = answers.of(promised.thresholds)
+            if point.worse <= max_drop / 100:
+                return point, promised
+            promised = promised.model_copy(
+                update={"worse": None, "thresholds": None, "sentence": _broken(point, answers, promised)}
+            )
     return _careful(answers, max_drop, seed), promised
+
+
+def _broken(point: Point, answers: Answers, promised: Guarantee) -> str:
+    """Why nothing is promised; happens where little confidence is asked for."""
+    samples = len(answers.scores)
+    return (
+        f"Nothing can be promised: where {100 * promised.confidence:g} % confidence would allow it, "
+        f"{round(point.worse * samples):,} of all {samples:,} samples get worse, more than "
+        f"{100 * promised.at_most:g} %. Ask for more confidence."
+    )
 
 
 def _careful(answers: Answers, max_drop: float, seed: int) -> Point:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch.fx import GraphModule
 
 from workers.base import Candidate, Context, ExitPlan, Family, Frozen, Method, Progress
@@ -25,6 +25,9 @@ from workers.training.zeros import zeros_kept
 
 #: Share of the validation samples that the end of the model may get wrong for the sake of the exits.
 MAX_LOSS_OF_THE_END = 0.003
+
+#: Of a promise that is more often kept than broken.
+LEAST_CONFIDENCE = 0.5
 
 Number = Annotated[int, Field(ge=1, le=4)]
 Cuts = Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(min_length=1, max_length=4)]
@@ -64,8 +67,8 @@ class ExitSettings(Frozen):
         0.0,
         ge=0,
         lt=1,
-        description="Confidence of a promise about how many answers get worse by leaving early, e.g. 0.9, "
-        "made on half of validation, which no step of the run then sees; 0 promises nothing.",
+        description="Confidence of a promise about how many answers get worse by leaving early, 0.5 or more, "
+        "e.g. 0.9, made on half of validation, which no step of the run then sees; 0 promises nothing.",
     )
     loss: LabelLossName = Field(
         "cross_entropy",
@@ -97,6 +100,17 @@ class ExitSettings(Frozen):
     head_learning_rate: float = Field(
         0.1, gt=0, le=1, description="Peak of the schedule for the heads alone; with AdamW 0.003."
     )
+
+    @field_validator("guarantee")
+    @classmethod
+    def _is_a_promise(cls, confidence: float) -> float:
+        # Not a bound of the field: 0 is allowed too. Probably meant is the risk, 1 - confidence.
+        if 0 < confidence < LEAST_CONFIDENCE:
+            raise ValueError(
+                f"a promise is worth nothing where it is likelier broken than kept: enter how sure it is to "
+                f"hold, {LEAST_CONFIDENCE:g} or more, e.g. 0.9, or 0 for none"
+            )
+        return confidence
 
 
 class EarlyExit(ExitSettings, TrainingSettings, Method):
