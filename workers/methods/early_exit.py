@@ -4,9 +4,9 @@ import copy
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch.fx import GraphModule
 
 from workers.base import Candidate, Context, ExitPlan, Family, Frozen, Method, Progress
@@ -61,7 +61,7 @@ class ExitSettings(Frozen):
     score: Literal["probability", "entropy", "margin", "patience"] = Field(
         "probability",
         description="How sure an exit is: its largest probability, the entropy of all, the lead over the "
-        "second, or how many exits in a row agree.",
+        "second, or how many exits in a row agree (patience, from two exits on).",
     )
     guarantee: float = Field(
         0.0,
@@ -100,6 +100,23 @@ class ExitSettings(Frozen):
     head_learning_rate: float = Field(
         0.1, gt=0, le=1, description="Peak of the schedule for the heads alone; with AdamW 0.003."
     )
+
+    @field_validator("exits")
+    @classmethod
+    def _named_once(cls, exits: int | tuple[str, ...]) -> int | tuple[str, ...]:
+        if not isinstance(exits, int) and len(set(exits)) < len(exits):
+            raise ValueError("an exit is named twice: name each node once")
+        return exits
+
+    @model_validator(mode="after")
+    def _patience_has_exits_to_count(self) -> Self:
+        number = self.exits if isinstance(self.exits, int) else len(self.exits)
+        if self.score == "patience" and number == 1:
+            raise ValueError(
+                "score patience counts exits in a row that agree, which one exit alone always does: take "
+                "two exits or more, or another score"
+            )
+        return self
 
     @field_validator("guarantee")
     @classmethod
