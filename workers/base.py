@@ -336,6 +336,11 @@ class Method(Frozen):
         """Name or SHA-256 of another model that the step learns from; None where it needs none."""
         return None
 
+    def check(self, model: Candidate) -> None:
+        """Refuse, before hours of work, what is known to fail on `model`, which has the nodes that the step
+        will find. Raises StepFailed.
+        """
+
     @abstractmethod
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Return the changed candidate; ``model`` itself stays as it is."""

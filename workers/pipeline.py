@@ -37,7 +37,7 @@ from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
 from workers.measuring import Measuring
 from workers.places import Choice, usual
-from workers.recipe import Recipe, settings_of, step_id
+from workers.recipe import CHANGING, Recipe, settings_of, step_id
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage as Stage  # the shape of what a run gives
 from workers.stages import Store, identity_of, place_of, stage_keys, write_stage
@@ -146,6 +146,8 @@ def check(model: Candidate, classes: Sequence[str], recipe: Recipe, others: Mapp
                 "works on a trainable model, and an ONNX file has no graph to train.",
                 "Bring the model as .pt2, or as weights. Without steps an ONNX file is measured.",
             )
+        if not any(earlier.family in CHANGING for earlier in recipe.steps[:index]):
+            step.check(model)
 
 
 def _check_other(where: str, name: str, other: Candidate | None, spec: ModelSpec) -> None:

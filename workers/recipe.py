@@ -24,6 +24,8 @@ ORDER: dict[Family, int | None] = {
     "early_exit": EXITS,
     "quantization": 3,
 }
+#: Families of steps that a model leaves with other nodes than it came with.
+CHANGING: tuple[Family, ...] = ("pruning", "low_rank", "distillation")
 MAX_BYTES = 1 << 16
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.arrays import ArrayData, candidate, small_net
+from tests.support.arrays import ArrayData, candidate, small_net, uploaded
 from tests.workers.test_pipeline import data, make
 from workers import measuring, pipeline, turns
 from workers.calibration import calibrate, choosing
@@ -66,7 +66,7 @@ def test_other_labels_in_the_held_out_half_change_neither_weights_nor_candidates
     monkeypatch.setattr(choosing, "guarantee", heard)
     weights = []
     for name, given in (("as it is", data(SAMPLES)), ("guessed", as_guessed_before())):
-        outcome = run(make(tmp_path / name, TUNE, EXITS % 0.9, data=given))
+        outcome = run(make(tmp_path / name, TUNE, EXITS % 0.9, data=given, model=uploaded()))
         for stage in outcome.stages[1:]:
             assert stage.archive is not None
             graph = open_model(stage.archive, candidate(None).spec).graph

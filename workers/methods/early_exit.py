@@ -13,7 +13,7 @@ from workers.base import Candidate, Context, ExitPlan, Family, Frozen, Method, P
 from workers.errors import StepFailed
 from workers.exits.heads import HeadKind, heads_for
 from workers.exits.losses import LabelLossName, Weighting, exit_loss
-from workers.exits.placing import Spot, place_by_name, place_by_number
+from workers.exits.placing import Spot, named_points, place_by_name, place_by_number
 from workers.exits.staging import HeadsOnly, add_exits, balanced
 from workers.training.distillation import accuracy_of, learn_from
 from workers.training.loop import train
@@ -155,6 +155,10 @@ class EarlyExit(ExitSettings, TrainingSettings, Method):
     @property
     def promises(self) -> bool:
         return self.guarantee > 0
+
+    def check(self, model: Candidate) -> None:
+        if model.graph is not None and not isinstance(self.exits, int):
+            named_points(model.graph, self.exits, model.spec.preprocessing.shape)
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Raises StepFailed when there is no graph, no place for an exit, or when training diverges."""
