@@ -56,6 +56,12 @@ def test_a_promise_with_little_confidence_does_not_outweigh_what_was_seen() -> N
     assert refused > 0
 
 
+def test_one_sample_is_too_few_for_a_promise() -> None:
+    _, promised = choose(synthetic(0, 1), max_drop=4, confidence=0.9, seed=0)
+    assert promised is not None
+    assert promised.thresholds is None
+
+
 def test_the_held_out_half_does_not_propose() -> None:
     """Other answers in the testing half: the candidates stay, only how far one may go changes."""
     answers = synthetic(0, 2000)
