@@ -234,6 +234,7 @@ class Candidate:
 class Context:
     """What a step may use besides the candidate.
 
+    data: in a run that makes a promise, without the half of validation that tests it.
     original: the model as uploaded, e.g. to distil from.
     others: further models of the user, by the name that a step's ``other_model`` gives.
     runtime, target: the place that the result is for; a step that chooses by time measures there.

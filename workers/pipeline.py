@@ -53,6 +53,8 @@ class Outcome:
     warnings: tuple[str, ...]
 
 
+#: Of every step of a run that makes a promise: its accuracies are not those that are measured afterwards.
+HALF_SEEN = "This step saw half of the validation samples; the other half tests the promise."
 #: Of a run that is measured in another runtime.
 CALIBRATED_HERE = "The times of the ways out, which thresholds weigh, were taken in ONNX Runtime."
 
@@ -276,6 +278,8 @@ def _applied(
         others=job.others,
     )
     made = step.apply(model, context)
+    if job.recipe.promises:
+        made = dataclasses.replace(made, notes=(*made.notes, HALF_SEEN))
     if step.depends_on_target and job.asked.note:
         made = dataclasses.replace(made, notes=(*made.notes, job.asked.note))
     return made, seconds()

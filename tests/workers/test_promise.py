@@ -17,7 +17,7 @@ from workers.exits.held_out import halves
 from workers.exits.placing import Spot
 from workers.exits.thresholds import Answers, Point
 from workers.graph.importing import open_model
-from workers.pipeline import run
+from workers.pipeline import HALF_SEEN, run
 
 TUNE = "{method: fine_tuning, epochs: 3, batch_size: 16, learning_rate: 0.003}"
 EXITS = (
@@ -68,6 +68,7 @@ def test_other_labels_in_the_held_out_half_change_neither_weights_nor_candidates
     for name, given in (("as it is", data(SAMPLES)), ("guessed", as_guessed_before())):
         outcome = run(make(tmp_path / name, TUNE, EXITS % 0.9, data=given, model=uploaded()))
         for stage in outcome.stages[1:]:
+            assert HALF_SEEN in stage.notes
             assert stage.archive is not None
             graph = open_model(stage.archive, candidate(None).spec).graph
             assert graph is not None
