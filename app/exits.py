@@ -63,7 +63,7 @@ class Explored:
     def always(self) -> list[tuple[str, float, float]]:
         """(name, ms, accuracy) of leaving at one exit always, and never early."""
         accuracies = self.validation.correct.mean(axis=0).tolist()
-        names = [f"Always exit {number}" for number in range(1, len(accuracies))] + ["Full model"]
+        names = [f"Always exit {number}" for number in range(1, len(accuracies))] + ["Never early"]
         return list(zip(names, self.report.path_ms, accuracies, strict=True))
 
     def at(self, thresholds: Sequence[float]) -> "Outcome":

@@ -234,6 +234,7 @@ class Candidate:
 class Context:
     """What a step may use besides the candidate.
 
+    data: in a run that makes a promise, without the half of validation that tests it.
     original: the model as uploaded, e.g. to distil from.
     others: further models of the user, by the name that a step's ``other_model`` gives.
     runtime, target: the place that the result is for; a step that chooses by time measures there.
@@ -320,6 +321,13 @@ class Method(Frozen):
         return False
 
     @property
+    def promises(self) -> bool:
+        """True where a promise is tested on half of the validation samples, which then no step of the run
+        may see.
+        """
+        return False
+
+    @property
     def refuses_exits(self) -> str:
         """Why it cannot take a model with exits and what to do, in a sentence; empty where it can."""
         return ""
@@ -328,6 +336,11 @@ class Method(Frozen):
     def other_model(self) -> str | None:
         """Name or SHA-256 of another model that the step learns from; None where it needs none."""
         return None
+
+    def check(self, model: Candidate) -> None:
+        """Refuse, before hours of work, what is known to fail on `model`, which has the nodes that the step
+        will find. Raises StepFailed.
+        """
 
     @abstractmethod
     def apply(self, model: Candidate, context: Context) -> Candidate:

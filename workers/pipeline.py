@@ -31,12 +31,13 @@ from workers.deploy.export import export_onnx, export_segments
 from workers.deploy.parity import Parity, check_parity, parity_inputs
 from workers.errors import DatasetRefused, StepFailed
 from workers.exits.executor import torch_segments
+from workers.exits.held_out import WithoutHeldOut
 from workers.exits.staging import segments
 from workers.graph.archive import trace, write_archive
 from workers.graph.importing import open_model
 from workers.measuring import Measuring
 from workers.places import Choice, usual
-from workers.recipe import Recipe, settings_of, step_id
+from workers.recipe import CHANGING, Recipe, settings_of, step_id
 from workers.runtimes.onnxruntime import OnnxRuntime
 from workers.stages import Stage as Stage  # the shape of what a run gives
 from workers.stages import Store, identity_of, place_of, stage_keys, write_stage
@@ -52,6 +53,8 @@ class Outcome:
     warnings: tuple[str, ...]
 
 
+#: Of every step of a run that makes a promise: its accuracies are not those that are measured afterwards.
+HALF_SEEN = "This step saw half of the validation samples; the other half tests the promise."
 #: Of a run that is measured in another runtime.
 CALIBRATED_HERE = "The times of the ways out, which thresholds weigh, were taken in ONNX Runtime."
 
@@ -145,6 +148,8 @@ def check(model: Candidate, classes: Sequence[str], recipe: Recipe, others: Mapp
                 "works on a trainable model, and an ONNX file has no graph to train.",
                 "Bring the model as .pt2, or as weights. Without steps an ONNX file is measured.",
             )
+        if not any(earlier.family in CHANGING for earlier in recipe.steps[:index]):
+            step.check(model)
 
 
 def _check_other(where: str, name: str, other: Candidate | None, spec: ModelSpec) -> None:
@@ -262,7 +267,7 @@ def _applied(
         tell(progress)
 
     context = Context(
-        data=job.data,
+        data=WithoutHeldOut(job.data, job.seed) if job.recipe.promises else job.data,
         original=job.model,
         runtime=job.runtime,
         target=job.target,
@@ -273,6 +278,8 @@ def _applied(
         others=job.others,
     )
     made = step.apply(model, context)
+    if job.recipe.promises:
+        made = dataclasses.replace(made, notes=(*made.notes, HALF_SEEN))
     if step.depends_on_target and job.asked.note:
         made = dataclasses.replace(made, notes=(*made.notes, job.asked.note))
     return made, seconds()

@@ -24,6 +24,8 @@ ORDER: dict[Family, int | None] = {
     "early_exit": EXITS,
     "quantization": 3,
 }
+#: Families of steps that a model leaves with other nodes than it came with.
+CHANGING: tuple[Family, ...] = ("pruning", "low_rank", "distillation")
 MAX_BYTES = 1 << 16
 
 
@@ -52,6 +54,11 @@ class Recipe(Frozen):
 
     name: str = Field("Unnamed", min_length=1, max_length=100)
     steps: tuple[SerializeAsAny[Step], ...] = Field((), max_length=50)
+
+    @property
+    def promises(self) -> bool:
+        """True where half of the validation samples are held out from all steps, see `Method.promises`."""
+        return any(step.promises for step in self.steps)
 
     @model_validator(mode="after")
     def _legal_order(self) -> "Recipe":

@@ -76,6 +76,8 @@ def stage_keys(recipe: Recipe, place: str, others: Mapping[str, Candidate], **st
         decides: list[object] = [key, step_id(step), settings_of(step)]
         if step.depends_on_target:
             decides.append({"place": place})
+        if recipe.promises:
+            decides.append("half of the validation samples")
         if step.other_model is not None:
             decides.append({"other": identity_of(others[step.other_model])})
         key = _digest(decides)

@@ -17,10 +17,9 @@ from app.recipes import Plain
 from db.models import Dataset, Model
 from workers.catalog import METHODS
 from workers.exits.placing import SHARES
+from workers.recipe import CHANGING
 
 USUAL = 2
-#: Families of steps that a model leaves with other blocks than it came with.
-CHANGING = ("pruning", "low_rank", "distillation")
 
 
 def exits_field(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.arrays import candidate
+from tests.support.arrays import candidate, uploaded
 from tests.support.measures import targets_asked
 from tests.workers.test_pipeline import PRUNE, data, make
 from workers import measuring, pipeline, turns
@@ -188,7 +188,7 @@ def test_with_exits_the_mean_compares_where_they_were_calibrated(tmp_path: Path)
     """Fails when the mean of one place gets into the numbers of another."""
     here, other = place(OnnxRuntime()), place(MadeUp("other"))
     choice = Choice((here, other), here, fastest=True)
-    stage = run(make(tmp_path, EXIT, target=here.target, choice=choice)).stages[1]
+    stage = run(make(tmp_path, EXIT, model=uploaded(), target=here.target, choice=choice)).stages[1]
     report = read_report(stage.file.with_name("exits.json"))
     assert report.target == here.target
     assert report.baseline_ms is not None
@@ -211,7 +211,14 @@ def test_with_exits_the_mean_compares_where_they_were_calibrated(tmp_path: Path)
 
 def test_exits_of_a_run_elsewhere_are_calibrated_in_onnx_runtime_and_say_so(tmp_path: Path) -> None:
     other = place(MadeUp("other"))
-    job = make(tmp_path, EXIT, runtime=other.runtime, target=other.target, choice=Choice((other,), other))
+    job = make(
+        tmp_path,
+        EXIT,
+        model=uploaded(),
+        runtime=other.runtime,
+        target=other.target,
+        choice=Choice((other,), other),
+    )
     stage = run(job).stages[1]
     target = read_report(stage.file.with_name("exits.json")).target
     assert (target.host, target.runtime, target.version) == ("here", "onnxruntime", OnnxRuntime.version())

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 
 import workers
-from tests.support.arrays import ArrayData, candidate, easy_data, small_net
+from tests.support.arrays import ArrayData, candidate, easy_data, small_net, uploaded
 from tests.support.measures import targets_asked
 from workers import measuring, pipeline, stages, turns
 from workers.base import Candidate, ImagePreprocessing, Split, Target
@@ -364,7 +364,8 @@ def test_one_process_at_a_time_has_a_turn(tmp_path: Path) -> None:
 
 def test_a_stage_with_exits_is_kept_with_them(tmp_path: Path) -> None:
     """Reopened, it is the model that was trained: its cuts are where the plan says they are."""
-    job = make(tmp_path, "{method: early_exit, exits: [relu_1], epochs: 1, head_epochs: 1, batch_size: 16}")
+    step = "{method: early_exit, exits: [relu_1], epochs: 1, head_epochs: 1, batch_size: 16}"
+    job = make(tmp_path, step, model=uploaded())
     baseline, stage = run(job).stages
     assert (baseline.exits, baseline.segments) == (None, ())
     assert stage.exits is not None
@@ -392,6 +393,19 @@ def test_a_stage_with_exits_is_kept_with_them(tmp_path: Path) -> None:
     assert np.mean([logits[0].argmax() for logits, _ in got] == labels.numpy()) == accuracy.value
     stage.segments[0].write_bytes(b"damaged")
     assert job.store.find(stage.key) is None
+
+
+@pytest.mark.parametrize("before", [(), (TUNE,)])
+def test_exits_after_unknown_nodes_are_refused_before_anything_is_done(
+    before: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Fails when only the step itself looks, after hours of training; what changes the nodes comes first."""
+    step = "{method: early_exit, exits: [relu_1, nowhere]}"
+    with pytest.raises(StepFailed, match=r"'nowhere' is no place .* Choose among: .*relu_1"):
+        run(make(tmp_path, *before, step, model=uploaded()))
+    assert list(tmp_path.iterdir()) == []
+    job = make(tmp_path, PRUNE, step, model=uploaded())
+    pipeline.check(job.model, job.data.classes, job.recipe, {})
 
 
 def test_an_uploaded_onnx_is_measured_as_it_is(finished: Outcome, tmp_path: Path) -> None:

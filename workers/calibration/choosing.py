@@ -3,6 +3,7 @@
 import numpy as np
 
 from workers.exits.guarantee import Guarantee, guarantee
+from workers.exits.held_out import halves
 from workers.exits.scores import never
 from workers.exits.thresholds import Answers, Point, find_frontier
 
@@ -12,19 +13,34 @@ def choose(
 ) -> tuple[Point, Guarantee | None]:
     """The fastest thresholds that keep `max_drop` and, where a confidence is given, the promise.
 
-    For the promise one half of the samples proposes the candidates, and the other half tests them. The
-    point's numbers are of all samples.
+    For the promise one half of the samples proposes the candidates, and the other half, which no step of the
+    run saw, tests them. The point's numbers are of all samples.
     """
     promised = None
     if confidence is not None:
-        rows = np.random.default_rng(seed).permutation(len(answers.scores))
+        proposing, testing = halves(len(answers.scores), seed)
         # Fewer answers get worse than max_drop, so the accuracy cannot drop by more.
-        found = find_frontier(answers[rows[::2]], loss="worse", seed=seed).points
+        found = find_frontier(answers[proposing], loss="worse", seed=seed).points
         early = [point for point in found if point.share[-1] < 1 and point.worse <= max_drop / 100]
-        promised = guarantee(early, answers[rows[1::2]], at_most=max_drop / 100, confidence=confidence)
+        promised = guarantee(early, answers[testing], at_most=max_drop / 100, confidence=confidence)
         if promised.thresholds is not None:
-            return answers.of(promised.thresholds), promised
+            point = answers.of(promised.thresholds)
+            if point.worse <= max_drop / 100:
+                return point, promised
+            promised = promised.model_copy(
+                update={"worse": None, "thresholds": None, "sentence": _broken(point, answers, promised)}
+            )
     return _careful(answers, max_drop, seed), promised
+
+
+def _broken(point: Point, answers: Answers, promised: Guarantee) -> str:
+    """Why nothing is promised; happens where little confidence is asked for."""
+    samples = len(answers.scores)
+    return (
+        f"Nothing can be promised: where {100 * promised.confidence:g} % confidence would allow it, "
+        f"{round(point.worse * samples):,} of all {samples:,} samples get worse, more than "
+        f"{100 * promised.at_most:g} %. Ask for more confidence."
+    )
 
 
 def _careful(answers: Answers, max_drop: float, seed: int) -> Point:

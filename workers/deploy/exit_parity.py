@@ -60,6 +60,13 @@ def check_exits(
         samples += len(inputs)
         if samples >= LEAST_SAMPLES and time.monotonic() - start > seconds:
             break
+    if not found:
+        raise GateFailed(
+            file.name,
+            "there is no sample to compare it on: each has a score so close to a threshold that rounding "
+            "decides where it leaves.",
+            "Nothing was handed out. Choose thresholds that lie further from the scores.",
+        )
     same, tied, same_together, expected, got = map(np.concatenate, zip(*found, strict=True))
     parity = compare(expected[same], got[same])
     return _passed(

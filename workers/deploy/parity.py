@@ -97,8 +97,12 @@ def why_not(
 
 
 def compare(expected: np.ndarray, got: np.ndarray) -> Parity:
-    """Logits (N, classes) against logits (N, classes); NaN, and logits of another shape, equal nothing."""
-    if got.shape != expected.shape or not (np.isfinite(expected).all() and np.isfinite(got).all()):
+    """Logits (N, classes) against logits (N, classes); NaN, other shapes and no logits equal nothing."""
+    if (
+        not len(expected)
+        or got.shape != expected.shape
+        or not (np.isfinite(expected).all() and np.isfinite(got).all())
+    ):
         return Parity(samples=len(expected), logit_error=math.inf, same_answer=0.0)
     scale = max(float(np.abs(expected).max()), 1e-6)
     ranked = np.sort(expected, axis=1)

@@ -37,7 +37,8 @@ def guarantee(
     candidates: from the safest to the fastest, in an order that `held_out` had no part in.
     """
     samples = len(held_out.scores)
-    outcomes = [round(held_out.of(point.thresholds).worse * samples) for point in candidates]
+    tested = candidates if samples else ()  # of no samples no share gets worse
+    outcomes = [round(held_out.of(point.thresholds).worse * samples) for point in tested]
     last = last_passing(outcomes, samples, at_most, 1 - confidence)
     promise = (
         f"with {100 * confidence:g} % confidence at most {100 * at_most:g} % of the answers get worse than "

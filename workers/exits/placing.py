@@ -81,7 +81,12 @@ def spread(answered: Sequence[float], number: int) -> list[int]:
 
 def place_by_name(graph: GraphModule, names: Sequence[str], kind: HeadKind, context: Context) -> list[Spot]:
     """Any cut points, in the graph's order. Raises StepFailed for a name that is none."""
-    points = {node.name: node for node in cut_points(graph, _shape(context))}
+    return timed_places(graph, named_points(graph, names, _shape(context)), kind, context)
+
+
+def named_points(graph: GraphModule, names: Sequence[str], shape: tuple[int, ...]) -> list[Node]:
+    """The nodes of these names, in the graph's order. Raises StepFailed for a name that is no cut point."""
+    points = {node.name: node for node in cut_points(graph, shape)}
     for name in names:
         if name not in points:
             raise StepFailed(
@@ -89,7 +94,7 @@ def place_by_name(graph: GraphModule, names: Sequence[str], kind: HeadKind, cont
                 f"{name!r} is no place where this model can be cut.",
                 f"Choose among: {', '.join(points)}.",
             )
-    return timed_places(graph, [node for name, node in points.items() if name in names], kind, context)
+    return [node for name, node in points.items() if name in names]
 
 
 def timed_block_ends(graph: GraphModule, kind: HeadKind, context: Context) -> list[Spot]:

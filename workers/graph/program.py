@@ -138,7 +138,8 @@ class _Reader:
         if _counts_batches(target, args):
             self.values[str(outputs[0])] = args[0]
             return
-        node = self.graph.call_function(target, tuple(args), kwargs)
+        node = self.graph.call_function(_namesake(target), tuple(args), kwargs)
+        node.target = target
         if len(outputs) == 1 and isinstance(outputs[0], str):
             self.values[outputs[0]] = node
             return
@@ -178,6 +179,13 @@ def _bound(schema: Any, given: dict[str, Any]) -> tuple[list[Any], dict[str, Any
             raise ValueError(f"{schema.name} needs {argument.name}")
         args.append(given.pop(argument.name, argument.default_value))
     return args, given
+
+
+def _namesake(target: Any) -> Any:
+    """Whose name a node gets: `add_` is written again as `add`, and its node is to be found by that name."""
+    name = getattr(getattr(target, "_schema", None), "name", "").removeprefix("aten::")
+    plain = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    return getattr(plain, target._overloadname, target) if plain else target
 
 
 def _counts_batches(target: Any, args: list[Any]) -> bool:

@@ -4,16 +4,16 @@ import copy
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch.fx import GraphModule
 
 from workers.base import Candidate, Context, ExitPlan, Family, Frozen, Method, Progress
 from workers.errors import StepFailed
 from workers.exits.heads import HeadKind, heads_for
 from workers.exits.losses import LabelLossName, Weighting, exit_loss
-from workers.exits.placing import Spot, place_by_name, place_by_number
+from workers.exits.placing import Spot, named_points, place_by_name, place_by_number
 from workers.exits.staging import HeadsOnly, add_exits, balanced
 from workers.training.distillation import accuracy_of, learn_from
 from workers.training.loop import train
@@ -25,6 +25,9 @@ from workers.training.zeros import zeros_kept
 
 #: Share of the validation samples that the end of the model may get wrong for the sake of the exits.
 MAX_LOSS_OF_THE_END = 0.003
+
+#: Of a promise that is more often kept than broken.
+LEAST_CONFIDENCE = 0.5
 
 Number = Annotated[int, Field(ge=1, le=4)]
 Cuts = Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(min_length=1, max_length=4)]
@@ -58,14 +61,14 @@ class ExitSettings(Frozen):
     score: Literal["probability", "entropy", "margin", "patience"] = Field(
         "probability",
         description="How sure an exit is: its largest probability, the entropy of all, the lead over the "
-        "second, or how many exits in a row agree.",
+        "second, or how many exits in a row agree (patience, from two exits on).",
     )
     guarantee: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Confidence of a promise about how many answers get worse by leaving early, e.g. 0.9, "
-        "made on held-out samples; 0 promises nothing.",
+        description="Confidence of a promise about how many answers get worse by leaving early, 0.5 or more, "
+        "e.g. 0.9, made on half of validation, which no step of the run then sees; 0 promises nothing.",
     )
     loss: LabelLossName = Field(
         "cross_entropy",
@@ -98,6 +101,34 @@ class ExitSettings(Frozen):
         0.1, gt=0, le=1, description="Peak of the schedule for the heads alone; with AdamW 0.003."
     )
 
+    @field_validator("exits")
+    @classmethod
+    def _named_once(cls, exits: int | tuple[str, ...]) -> int | tuple[str, ...]:
+        if not isinstance(exits, int) and len(set(exits)) < len(exits):
+            raise ValueError("an exit is named twice: name each node once")
+        return exits
+
+    @model_validator(mode="after")
+    def _patience_has_exits_to_count(self) -> Self:
+        number = self.exits if isinstance(self.exits, int) else len(self.exits)
+        if self.score == "patience" and number == 1:
+            raise ValueError(
+                "score patience counts exits in a row that agree, which one exit alone always does: take "
+                "two exits or more, or another score"
+            )
+        return self
+
+    @field_validator("guarantee")
+    @classmethod
+    def _is_a_promise(cls, confidence: float) -> float:
+        # Not a bound of the field: 0 is allowed too. Probably meant is the risk, 1 - confidence.
+        if 0 < confidence < LEAST_CONFIDENCE:
+            raise ValueError(
+                f"a promise is worth nothing where it is likelier broken than kept: enter how sure it is to "
+                f"hold, {LEAST_CONFIDENCE:g} or more, e.g. 0.9, or 0 for none"
+            )
+        return confidence
+
 
 class EarlyExit(ExitSettings, TrainingSettings, Method):
     """Heads at cuts of the graph answer early; where an exit is sure enough, the rest is not computed."""
@@ -120,6 +151,14 @@ class EarlyExit(ExitSettings, TrainingSettings, Method):
     @property
     def depends_on_target(self) -> bool:
         return True  # thresholds weigh what each way out takes there
+
+    @property
+    def promises(self) -> bool:
+        return self.guarantee > 0
+
+    def check(self, model: Candidate) -> None:
+        if model.graph is not None and not isinstance(self.exits, int):
+            named_points(model.graph, self.exits, model.spec.preprocessing.shape)
 
     def apply(self, model: Candidate, context: Context) -> Candidate:
         """Raises StepFailed when there is no graph, no place for an exit, or when training diverges."""

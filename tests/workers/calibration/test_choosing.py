@@ -42,6 +42,26 @@ def test_the_promised_thresholds_keep_max_drop_too() -> None:
         assert point.accuracy >= answers.correct[:, -1].mean() - 0.04
 
 
+def test_a_promise_with_little_confidence_does_not_outweigh_what_was_seen() -> None:
+    """Fails when the promised point is taken whatever it costs."""
+    refused = 0
+    for seed in range(20):
+        answers = synthetic(seed)
+        point, promised = choose(answers, max_drop=4, confidence=0.01, seed=seed)
+        assert promised is not None
+        assert point.worse <= 0.04
+        if promised.thresholds is None:
+            refused += 1
+            assert " of all 1,000 samples get worse, more than 4 %" in promised.sentence
+    assert refused > 0
+
+
+def test_one_sample_is_too_few_for_a_promise() -> None:
+    _, promised = choose(synthetic(0, 1), max_drop=4, confidence=0.9, seed=0)
+    assert promised is not None
+    assert promised.thresholds is None
+
+
 def test_the_held_out_half_does_not_propose() -> None:
     """Other answers in the testing half: the candidates stay, only how far one may go changes."""
     answers = synthetic(0, 2000)

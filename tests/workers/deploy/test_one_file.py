@@ -81,6 +81,15 @@ def test_the_gate_stops_other_exits_of_single_samples(file: Path) -> None:
         check_exits(file, [(inputs, logits)], PLAN)
 
 
+def test_the_gate_passes_nothing_that_it_could_not_compare(file: Path) -> None:
+    with pytest.raises(GateFailed, match="no sample to compare it on"):
+        check_exits(file, [], PLAN)
+    logits = all_logits(torch_segments(parts()), [INPUTS])
+    set_thresholds(file, (0.0, 0.0))
+    with pytest.raises(GateFailed, match="take another exit one at a time"):
+        check_exits(file, [(INPUTS, logits)], PLAN.model_copy(update={"thresholds": (1.0, 1.0)}))
+
+
 def test_a_tie_is_no_other_exit(file: Path) -> None:
     """A sample that has just the threshold as its score may leave by rounding, and its batch with it."""
     logits = all_logits(torch_segments(parts()), [INPUTS])

@@ -121,6 +121,14 @@ def test_too_few_samples_are_told_with_how_many_are_needed() -> None:
     assert "there are 100 held-out samples, and at least 230 are needed" in promised.sentence
 
 
+def test_no_held_out_sample_is_too_few() -> None:
+    candidates = find_frontier(drawn(50, 0), loss="worse").points
+    nobody = drawn(50, 1)[np.arange(0)]
+    promised = guarantee(candidates, nobody, at_most=0.01, confidence=0.9)
+    assert promised.thresholds is None
+    assert "there are 0 held-out samples, and at least 230 are needed" in promised.sentence
+
+
 def test_nothing_can_promise_that_no_answer_ever_gets_worse() -> None:
     candidates = find_frontier(drawn(100, 0), loss="worse").points
     promised = guarantee(candidates, drawn(100, 1), at_most=0, confidence=0.9)

@@ -160,3 +160,28 @@ def test_torchvision(name: str, export: Export) -> None:
     x = torch.randn(3, 3, 64, 64)
     torch.testing.assert_close(graph(x), net(x), rtol=1e-5, atol=1e-5)
     assert sum(p.numel() for p in graph.parameters()) == sum(p.numel() for p in net.parameters())
+
+
+class AddsInPlace(nn.Module):
+    """As the residual blocks of MobileNet and EfficientNet do, and once not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv in self.convs:
+            y: torch.Tensor = conv(x)
+            y += x
+            x = (y + 1).clamp_(0, 6)
+        return x.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("build", [*NETWORKS.values(), AddsInPlace])
+def test_nodes_keep_their_names_when_written_again(
+    build: Callable[[], nn.Module], export: Export, tmp_path: Path
+) -> None:
+    """A recipe names exits by the nodes of the upload; the step finds those of the baseline's archive."""
+    first = rebuilt(export(trained(build)))
+    again = rebuilt(written(first, tmp_path / "again.pt2"))
+    assert [node.name for node in again.graph.nodes] == [node.name for node in first.graph.nodes]

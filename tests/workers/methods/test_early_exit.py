@@ -230,9 +230,17 @@ def test_refuses_what_has_no_graph_or_has_exits_already(taught: Candidate, tmp_p
     "setting",
     [
         {"exits": 0}, {"exits": 5}, {"exits": ()}, {"exits": ["a"] * 5}, {"exits": 1.5}, {"max_drop": -1},
-        {"guarantee": 1.0}, {"head": "big"}, {"training": "mixed"}, {"distillation_weight": 2},
+        {"guarantee": 1.0}, {"guarantee": 0.1}, {"guarantee": 0.49}, {"head": "big"}, {"training": "mixed"},
+        {"distillation_weight": 2}, {"exits": ["a", "b", "a"]}, {"score": "patience", "exits": 1},
+        {"score": "patience", "exits": ["a"]},
     ],
 )  # fmt: skip
 def test_refuses_settings_out_of_bounds(setting: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         EarlyExit(**setting)
+
+
+def test_a_risk_in_place_of_a_confidence_is_told_apart() -> None:
+    assert EarlyExit(guarantee=0.5).guarantee == 0.5
+    with pytest.raises(ValidationError, match="or more"):
+        EarlyExit(guarantee=0.1)

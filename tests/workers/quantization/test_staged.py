@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tests.support.arrays import ArrayData, candidate, easy_data, small_net
+from tests.support.arrays import ArrayData, easy_data, uploaded
 from workers.base import Split, Target
 from workers.calibration import calibrate
 from workers.catalog import MEASURES
@@ -50,7 +50,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
         return list(
             run(
                 Job(
-                    model=candidate(small_net()), data=noisy(), dataset="d" * 64,
+                    model=uploaded(), data=noisy(), dataset="d" * 64,
                     recipe=parse_recipe(RECIPE, "r"), folder=tmp_path_factory.mktemp("stages"),
                     runtime=OnnxRuntime(), target=Target(host="here"), device=torch.device("cpu"), seed=0,
                 )
