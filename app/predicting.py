@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 import app.session
-from app.place import Place
+from app.place import Place, place_of
 from app.queueing import queue_for
 from db import jobs, predictors
 from db.models import Dataset, Job, Model
@@ -15,7 +15,7 @@ from db.models import Predictor as Row
 from db.workers import target_queue
 from workers.base import Method, Target
 from workers.places import USUAL
-from workers.prediction.expecting import Expected, Predictor
+from workers.prediction.expecting import Expected, Predictor, chooses_by_time
 from workers.prediction.table import Table
 from workers.prediction.training import earlier, training_seconds
 from workers.recipe import Recipe
@@ -34,7 +34,8 @@ class Check:
 class Outlook:
     """expected: None until the table is there. job: that builds it. check: of the table against runs.
 
-    training_s: None where nothing tells it.
+    training_s: None where nothing tells it. own: the table of the machines that do runs; steps choose by it.
+    undecided: they do, the run is measured elsewhere, and layers were not timed where it is done.
     """
 
     expected: Expected | None
@@ -42,6 +43,8 @@ class Outlook:
     predictor: Predictor | None
     check: Check | None
     training_s: float | None
+    own: Predictor | None = None
+    undecided: bool = False
 
     @property
     def target(self) -> Target | None:
@@ -64,10 +67,13 @@ def outlook(
     """Asks for the table where there is none and a worker is online that can build it."""
     steps = Recipe.model_validate(recipe).steps
     own, job = _predictor_of(model, online=bool(online))
-    predictor = own
+    predictor, undecided = own, False
+    if place.name and any(chooses_by_time(step) for step in steps):
+        undecided = not (own and _is_of(own, place_of("", place.runtime, dict(recipe), online)))
     if place.name and place.runtime == USUAL and not (own and _is_of(own, place)):
-        there, job = _predictor_of(model, place.name, online=target_queue(place.name) in online)
+        there, its_job = _predictor_of(model, place.name, online=target_queue(place.name) in online)
         predictor = there or own  # which tells of sizes
+        job = job if there and undecided else its_job
     queue = queue_for(recipe, online)
     with app.session.reading() as session:
         stages = predictors.trained_stages(session, experiment_id or "")
@@ -77,11 +83,13 @@ def outlook(
     known = earlier(stages, queue)
     timed = own if here and samples else None
     return Outlook(
-        expected=None if predictor is None else predictor.expect(steps),
+        expected=None if predictor is None else predictor.expect(steps, own),
         job=job,
         predictor=predictor,
-        check=None if predictor is None else check(predictor, measured),
+        check=None if predictor is None else check(predictor, measured, own),
         training_s=training_seconds(steps, known, samples or {}, timed),
+        own=own,
+        undecided=undecided,
     )
 
 
@@ -90,8 +98,15 @@ def _is_of(predictor: Predictor, place: Place) -> bool:
     return host in place.hosts or not (place.hosts or place.name)
 
 
-def check(predictor: Predictor, measured: Sequence[tuple[str, list[Any], float, Any]]) -> Check | None:
-    """measured: as `db.predictors.measured_ratios` gives it. None of it was used to build the table."""
+def check(
+    predictor: Predictor,
+    measured: Sequence[tuple[str, list[Any], float, Any]],
+    chosen_by: Predictor | None = None,
+) -> Check | None:
+    """measured: as `db.predictors.measured_ratios` gives it. None of it was used to build the table.
+
+    chosen_by: see `Predictor.expect`.
+    """
     errors: dict[str, float] = {}
     for run, plain, ratio, target in measured:
         if not target or Target.model_validate(target) != predictor.table.target:
@@ -100,7 +115,7 @@ def check(predictor: Predictor, measured: Sequence[tuple[str, list[Any], float, 
         # With exits it is the mean over the samples that was measured.
         if steps is None or any(step.family == "early_exit" for step in steps):
             continue
-        guessed = predictor.expect(steps).ratio
+        guessed = predictor.expect(steps, chosen_by).ratio
         if guessed is not None:
             errors[run] = abs(guessed / ratio - 1)  # of a run the last stage counts
     return Check(mean(errors.values()), len(errors)) if errors else None

@@ -195,11 +195,36 @@ def test_sentences_are_about_the_machine_that_was_chosen(
     trained = {"method": "fine_tuning", "epochs": 3}
     before = numbers(page_of(visit, PRUNED, trained, machine=name))["Training"]
     keep_of(name, TARGET.model_copy(update={"host": "0ther0ne"}), plan, int8=4.0)
-    assert numbers(page_of(visit, steps[1], machine=name))["Latency"][1] == "4.0x faster"
-    assert numbers(page_of(visit, steps[1]))["Latency"][1] != "4.0x faster"
+    int8 = {"method": "quantization", "keep_faster": False}
+    assert numbers(page_of(visit, int8, machine=name))["Latency"][1] == "4.0x faster"
+    assert numbers(page_of(visit, int8))["Latency"][1] != "4.0x faster"
     assert numbers(page_of(visit, PRUNED, trained, machine=name))["Training"] == before
     other = page_of(visit, steps[1], machine=name, runtime="ncnn")
     assert "timed in ONNX Runtime on the processor alone" in told(other)
+
+
+def test_what_is_chosen_by_time_is_chosen_where_the_run_is_done(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
+        opened.add(there)
+    keep_of("lab", TARGET.model_copy(update={"host": "0ther0ne"}), plan, int8=4.0)
+    quantized, any_way = {"method": "quantization"}, {"method": "quantization", "keep_faster": False}
+    page = page_of(visit, quantized, machine="lab")
+    assert numbers(page)["Latency"][1] == "not known"
+    assert "once this model's layers are timed on the machine that does the run, behind" in told(page)
+    with session.reading() as opened:
+        assert [job.queue for job in jobs.active(opened, [predictors.KIND])] == ["cpu"]
+    assert numbers(page_of(visit, any_way, machine="lab"))["Latency"][1] == "4.0x faster"
+    keep(plan, int8=0.8)
+    page = page_of(visit, quantized, machine="lab")
+    assert numbers(page)["Latency"][1] == "as fast"
+    assert "Set keep_faster to false" in told(page)
+    assert numbers(page_of(visit, any_way, machine="lab"))["Latency"][1] == "4.0x faster"
 
 
 def test_a_machine_that_is_away_is_asked_for_nothing(
