@@ -36,6 +36,7 @@ class Outlook:
 
     training_s: None where nothing tells it. own: the table of the machines that do runs; steps choose by it.
     undecided: they do, the run is measured elsewhere, and layers were not timed where it is done.
+    reachable: whether a worker is online that does the job.
     """
 
     expected: Expected | None
@@ -45,6 +46,7 @@ class Outlook:
     training_s: float | None
     own: Predictor | None = None
     undecided: bool = False
+    reachable: bool = False
 
     @property
     def target(self) -> Target | None:
@@ -90,6 +92,7 @@ def outlook(
         training_s=training_seconds(steps, known, samples or {}, timed),
         own=own,
         undecided=undecided,
+        reachable=job is not None and job.queue in online,
     )
 
 

@@ -34,11 +34,15 @@ def unknown_latency(outlook: Outlook, place: Place, *, trainable: bool) -> str:
 
 def _no_table(outlook: Outlook, name: str, where: str) -> str:
     """name: of the machine that is to build it; empty for those that do runs. where: the same in words."""
+    who = name or f"a worker{where and ' that does runs'}"
     if outlook.job is None:
-        who = name or f"a worker{where and ' that does runs'}"
         return f"{NONE} yet: this model's layers are timed as soon as {who} is online."
     if outlook.job.state == "failed":
         return f"{NONE}: {(outlook.job.error or {}).get('what', 'timing this model failed.')}"
+    if outlook.job.state == "cancelled":
+        return f"{NONE}: timing this model's layers{where} was cancelled."
+    if outlook.job.state == "queued" and not outlook.reachable:
+        return f"{NONE} yet: it follows once {who} is online again and has timed this model's layers."
     return (
         f"{NONE} yet: it follows once this model's layers are timed{where}, behind everything else that is "
         "queued."

@@ -2,6 +2,7 @@
 hand; and its sentences, which come from the place that is measured in.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from json import dumps
@@ -240,6 +241,79 @@ def test_a_machine_that_is_away_is_asked_for_nothing(
     assert "layers are timed as soon as lab is online" in told(page)
     with session.reading() as opened:
         assert not jobs.active(opened, [predictors.KIND])
+
+
+def job_of(name: str, **values: Any) -> str:
+    """That of the machine with this name, with other columns."""
+    with session.writing() as opened:
+        (model,) = opened.query(Model).all()
+        asked = predictors.of_model(opened, model.id, code_sha256(), name)
+        assert asked is not None
+        job = jobs.latest(opened, [asked.id])[asked.id]
+        for column, value in values.items():
+            setattr(job, column, value)
+        return job.state
+
+
+def bar(page: AppTest) -> str:
+    """What stands above the bar of the job, before anything is polled."""
+    (found,) = [
+        json.loads(element.proto.json)["text"]
+        for element in page.get("bidi_component")
+        if element.proto.component_name == "paredown_progress"
+    ]
+    return str(found)
+
+
+def test_what_waits_for_a_machine_says_whether_it_is_there(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan)
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
+        opened.add(there)
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "which is offline" not in bar(page)
+    with session.writing() as opened:
+        opened.get_one(Worker, "t").seen_at = 1.0
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "Waits for target lab, which is offline" in bar(page)
+    assert "it follows once lab is online again and has timed this model's layers" in told(page)
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_table_that_came_to_nothing_is_asked_for_again_by_hand(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+    woken: list[str],
+    state: str,
+) -> None:
+    keep(plan)
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
+        opened.add(there)
+    page_of(visit, {"method": "quantization"}, machine="lab")
+    error = {"where": "worker", "what": "The process ended.", "fix": "Look into the job's log."}
+    job_of("lab", state=state, error=error if state == "failed" else None)
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "it follows" not in told(page)
+    if state == "failed":
+        assert "The process ended." in told(page)
+        assert "Look into the job's log." in told(page)
+    (again,) = [button for button in page.button if button.label == "Time the layers again"]
+    again.click().run()
+    assert job_of("lab") == "queued"
+    assert len(woken) == 1
+    job_of("lab", state=state)
+    with session.writing() as opened:
+        opened.get_one(Worker, "t").seen_at = 1.0
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "Time the layers again" not in [button.label for button in page.button]
 
 
 def test_a_machine_that_the_table_was_built_on_has_its_times(
