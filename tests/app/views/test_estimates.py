@@ -5,7 +5,6 @@ hand; and its sentences, which come from the place that is measured in.
 import json
 import time
 from collections.abc import Mapping
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,11 @@ def keep_of(name: str, target: Target, plan: Plan, **times: float) -> None:
         known = predictors.of_model(opened, model.id, code_sha256(), name)
         if known is None:
             opened.add(known := Predictor(model_id=model.id, code=code_sha256(), target=name))
-        known.key, known.table = "k", built
+        known.key, known.table = f"{target.host} {target.version}", built
 
 
 def page_of(visit: Open, *steps: Mapping[str, Any], **query: str) -> AppTest:
-    return visit("new_run", recipe=dumps({"name": "R", "steps": steps}), **query)
+    return visit("new_run", recipe=json.dumps({"name": "R", "steps": steps}), **query)
 
 
 def numbers(page: AppTest) -> dict[str, tuple[str, str]]:
@@ -314,6 +313,65 @@ def test_a_table_that_came_to_nothing_is_asked_for_again_by_hand(
         opened.get_one(Worker, "t").seen_at = 1.0
     page = page_of(visit, {"method": "quantization"}, machine="lab")
     assert "Time the layers again" not in [button.label for button in page.button]
+
+
+def asked() -> list[str]:
+    """The queues of all jobs that build tables."""
+    with session.reading() as opened:
+        return [job.queue for job in jobs.active(opened, [predictors.KIND])]
+
+
+@pytest.mark.parametrize("name", ["", "lab"])
+def test_a_table_of_a_machine_that_is_no_more_is_built_again(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+    name: str,
+) -> None:
+    """Another board took the name; then another version of the runtime is there."""
+    queue, other = f"target.{name}" if name else "cpu", TARGET.model_copy(update={"host": "0ther0ne"})
+    runtime = {"id": "onnxruntime", "title": "", "devices": [], "missing": "", "install": ""}
+    int8, machine = {"method": "quantization", "keep_faster": False}, {"machine": name} if name else {}
+
+    def tells(seen_at: float = time.time() + 1e6, **facts: Any) -> None:
+        with session.writing() as opened:
+            opened.merge(Worker(id="t", queues=[queue], device="cpu", facts=facts, seen_at=seen_at))
+
+    with session.writing() as opened:
+        opened.get_one(Worker, "worker-1").queues = ["gpu"]
+    keep(plan, int8=2.0)
+    keep_of(name, TARGET, plan, int8=2.0)
+    tells()
+    page_of(visit, int8, **machine)
+    assert asked() == [], "it has not told yet which machine it is"
+    tells(1.0, host=other.host)
+    page_of(visit, int8, **machine)
+    assert asked() == [], "nobody is there who could"
+    tells(host=other.host)
+    for _ in range(2):
+        assert "it follows once" in told(page_of(visit, int8, **machine))
+    assert asked() == [queue]
+    job_of(name, state="done")
+    keep_of(name, other, plan, int8=4.0)
+    tells(host=other.host, runtimes=[runtime | {"version": other.version}])
+    assert numbers(page_of(visit, int8, **machine))["Latency"][1] == "4.0x faster"
+    assert asked() == []
+    tells(host=other.host, runtimes=[runtime | {"version": "2"}])
+    page_of(visit, int8, **machine)
+    assert asked() == [queue]
+
+
+def test_a_table_of_any_of_several_workers_counts(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan, int8=2.0)
+    with session.writing() as opened:
+        facts = LAPTOP | {"host": "0ther0ne"}
+        opened.add(Worker(id="a", queues=["cpu"], device="cpu", facts=facts, seen_at=time.time() + 1e6))
+    assert numbers(page_of(visit, {"method": "quantization"}))["Latency"][1] == "2.0x faster"
+    assert asked() == []
 
 
 def test_a_machine_that_the_table_was_built_on_has_its_times(
