@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, null, select, update
+from sqlalchemy import Select, delete, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -55,6 +55,14 @@ def _queue(session: Session, asked: Predictor) -> None:
 def queue_of(target: str) -> str:
     """Whose workers build the tables of a machine with this name; empty for those that do runs."""
     return workers.target_queue(target) if target else "cpu"
+
+
+def forget(session: Session, target: str) -> None:
+    """The tables of a machine that has this name, and the jobs that build them."""
+    for job in jobs.active(session, jobs.PATIENT):
+        if job.queue == queue_of(target):
+            jobs.request_cancel(session, job.id)
+    session.execute(delete(Predictor).where(Predictor.target == target))
 
 
 def table_of(session: Session, key: str) -> Mapping[str, Any] | None:
