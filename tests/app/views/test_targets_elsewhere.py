@@ -126,6 +126,15 @@ def test_an_offline_machine_has_a_card_until_it_is_forgotten(visit: Open, pi: st
         assert not [target for target in workers.targets(opened) if target.name == pi]
 
 
+@pytest.mark.parametrize(("system", "told"), [("Linux 6.1 x86_64", True), ("Linux 6.1 aarch64", False)])
+def test_vnni_is_a_matter_of_x86(visit: Open, pi: str, system: str, told: bool) -> None:  # noqa: ARG001
+    with session.writing() as opened:
+        worker = opened.get_one(Worker, "shelf-target.pi5-1")
+        worker.facts = worker.facts | {"system": system, "vnni": False}
+        opened.get_one(Worker, "worker-1").facts = {}
+    assert ("without VNNI" in texts(visit("targets"))) == told
+
+
 def test_tables_go_with_the_machine_that_is_forgotten(visit: Open, pi: str) -> None:
     with session.writing() as opened:
         (model,) = opened.query(Model).all()
