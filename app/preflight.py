@@ -14,6 +14,7 @@ from workers.prediction.expecting import Predictor
 from workers.recipe import Recipe
 
 NONE = "No estimate of latency"
+ANOTHER = f"{NONE}: this model's layers were timed on another machine than the one that does the run."
 
 
 def unknown_latency(outlook: Outlook, place: Place, *, trainable: bool) -> str:
@@ -23,19 +24,25 @@ def unknown_latency(outlook: Outlook, place: Place, *, trainable: bool) -> str:
     if place.runtime != USUAL:
         return f"{NONE}: layers are timed in ONNX Runtime on the processor alone. The run measures it."
     if outlook.is_of(place):
-        return ""
+        if not outlook.undecided:
+            return ""
+        return _no_table(outlook, "", " on the machine that does the run") if outlook.own is None else ANOTHER
     if outlook.target is None or place.name:
-        return _no_table(outlook, place)
-    return f"{NONE}: this model's layers were timed on another machine than the one that does the run."
+        return _no_table(outlook, place.name, f" on {place.name}" if place.name else "")
+    return ANOTHER
 
 
-def _no_table(outlook: Outlook, place: Place) -> str:
+def _no_table(outlook: Outlook, name: str, where: str) -> str:
+    """name: of the machine that is to build it; empty for those that do runs. where: the same in words."""
+    who = name or f"a worker{where and ' that does runs'}"
     if outlook.job is None:
-        who = place.name or "a worker"
         return f"{NONE} yet: this model's layers are timed as soon as {who} is online."
     if outlook.job.state == "failed":
         return f"{NONE}: {(outlook.job.error or {}).get('what', 'timing this model failed.')}"
-    where = f" on {place.name}" if place.name else ""
+    if outlook.job.state == "cancelled":
+        return f"{NONE}: timing this model's layers{where} was cancelled."
+    if outlook.job.state == "queued" and not outlook.reachable:
+        return f"{NONE} yet: it follows once {who} is online again and has timed this model's layers."
     return (
         f"{NONE} yet: it follows once this model's layers are timed{where}, behind everything else that is "
         "queued."
@@ -51,7 +58,8 @@ def sentences(
     needing = dict.fromkeys(step.title for step in steps if step.needs_graph)
     if needing and not trainable:
         yield f"A trainable model (.pt2) is needed for {', '.join(needing)}; this model is an ONNX file."
-    yield from paying.sentences(steps, _machine(place), _predictor(outlook, place, trainable=trainable))
+    predictor = _predictor(outlook, place, trainable=trainable)
+    yield from paying.sentences(steps, _machine(place), predictor, outlook.own)
     if _ends_pruned(recipe):
         yield "Pruning without fine-tuning after it usually costs much accuracy."
     macs = left_of(recipe, "macs")

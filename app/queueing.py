@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 import app.session
 from app.recipes import trains
-from db import jobs, runs, workers
+from db import jobs, predictors, runs, workers
 from db.models import Experiment, Job
 from workers.places import USUAL
 from workers.sensitivity.table import Asked
@@ -63,8 +63,11 @@ def queue_thresholds(stage_id: str, variant_id: str, thresholds: Sequence[float]
 
 
 def forget_target(target: str) -> None:
+    """What nobody else could do goes with it."""
     with app.session.writing() as session:
         workers.forget(session, target)
+        if all(known.name != target for known in workers.targets(session)):
+            predictors.forget(session, target)
 
 
 def queue_profile(stage_id: str, variant_ids: Sequence[str], *, again: bool = False) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, delete, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -36,9 +36,33 @@ def ask(session: Session, model_id: str, code: str, target: str = "") -> Predict
         if there is None:
             raise
         return there
-    queue = workers.target_queue(target) if target else "cpu"
-    jobs.add(session, KIND, asked.id, queue=queue, request={})
+    _queue(session, asked)
     return asked
+
+
+def renew(session: Session, predictor: Predictor) -> None:
+    """Its table is about a machine as it was: asked for anew, once however many pages see that."""
+    same = Predictor.id == predictor.id, Predictor.key == predictor.key, Predictor.table.is_not(None)
+    emptied = update(Predictor).where(*same).values(key=None, table=null()).returning(Predictor.id)
+    if session.scalar(emptied) is not None:
+        _queue(session, predictor)
+
+
+def _queue(session: Session, asked: Predictor) -> None:
+    jobs.add(session, KIND, asked.id, queue=queue_of(asked.target), request={})
+
+
+def queue_of(target: str) -> str:
+    """Whose workers build the tables of a machine with this name; empty for those that do runs."""
+    return workers.target_queue(target) if target else "cpu"
+
+
+def forget(session: Session, target: str) -> None:
+    """The tables of a machine that has this name, and the jobs that build them."""
+    for job in jobs.active(session, jobs.PATIENT):
+        if job.queue == queue_of(target):
+            jobs.request_cancel(session, job.id)
+    session.execute(delete(Predictor).where(Predictor.target == target))
 
 
 def table_of(session: Session, key: str) -> Mapping[str, Any] | None:

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         return self.data / "artifacts"
 
     @property
+    def fetched(self) -> Path:
+        """A store of what came from the dashboard, which has it: what nobody used for long is removed."""
+        return self.data / "fetched"
+
+    @property
     def uploads(self) -> Path:
         """What is being uploaded and not whole yet."""
         return self.data / "uploads"

@@ -148,11 +148,16 @@ class Measuring:
 
 def _with_mean(stage: Stage) -> Stage:
     """Where the exits were calibrated, the mean over all validation samples is known from the times of the
-    ways out: it replaces that of the calls that were timed.
+    ways out: it replaces that of the calls that were timed, but not what these say of the machine.
     """
     asked = {m.target for m in stage.measurements}
     means = [m for m in mean_latency(read_report(stage.file.with_name(REPORT))) if m.target in asked]
     instead_of = {(m.name, m.target) for m in means}
+    marks = {(m.name, m.target): m.marks for m in stage.measurements}
+    means = [
+        m.model_copy(update={"marks": tuple(dict.fromkeys((*m.marks, *marks.get((m.name, m.target), ()))))})
+        for m in means
+    ]
     kept = (m for m in stage.measurements if (m.name, m.target) not in instead_of)
     return dataclasses.replace(stage, measurements=(*kept, *means))
 

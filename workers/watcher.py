@@ -30,9 +30,10 @@ from workers.lifeline import tied
 LOOK_SECONDS = 2.0
 BEAT_SECONDS = 1.0
 #: What nobody goes back to, once it has not been written to for this time: files of measurements, by code and
-#: stage; what jobs had written half; tables of predictors that were never finished.
+#: stage; what jobs had written half; tables of predictors that were never finished. And files that can be
+#: fetched again, which are touched when they are used.
 KEPT_SECONDS = 7 * 24 * 3600.0
-KEPT = ("measured/*/*/*.partial", "measured/*/*", "peaks/*.partial", "predictors/*")
+KEPT = ("measured/*/*/*.partial", "measured/*/*", "peaks/*.partial", "predictors/*", "fetched/*/*")
 log = logging.getLogger(__name__)
 
 

@@ -11,7 +11,10 @@ from app.components.progress import job_progress
 from app.place import Place
 from app.predicting import Check, Outlook
 from app.preflight import NONE, left_of, sentences, unknown_latency
+from app.queueing import retry
 from app.recipes import Plain, trains
+from db.models import Job
+from workers.places import USUAL
 
 UNKNOWN = "not known"
 ROWS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
@@ -42,11 +45,24 @@ def estimate_panel(
         st.markdown("\n".join(("| | Now | After |", "|:--|--:|--:|", *rows)))
         told = (*_about_latency(recipe, outlook, place, unknown), *_about_training(recipe, outlook))
         st.caption(" ".join(("Estimates in grey.", *told)))
-        if outlook.job is not None and outlook.job.state in ("queued", "running"):
-            live("/api/state/predictors", key="live-predictor")
-            job_progress(outlook.job, key="predictor")
+        if outlook.job is not None:
+            _timing(outlook.job, online, ended=bool(recipe["steps"]) and place.runtime == USUAL)
         for sentence in sentences(recipe, outlook, place, trainable=trainable, online=online):
             st.markdown(f":material/info: {plain(sentence, 600)}")
+
+
+def _timing(job: Job, online: set[str], *, ended: bool) -> None:
+    """How far the table is. ended: also where that was its end, and the way to try it again."""
+    if job.state in ("queued", "running"):
+        live("/api/state/predictors", key="live-predictor")
+        job_progress(job, key="predictor", online=online)
+    elif ended and job.state in ("failed", "cancelled"):
+        fix = (job.error or {}).get("fix", "") if job.state == "failed" else ""
+        if fix:
+            st.caption(plain(fix, 600))
+        if job.queue in online and st.button("Time the layers again", icon=":material/replay:"):
+            retry(job)
+            st.rerun()
 
 
 def _estimate(

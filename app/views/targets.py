@@ -14,6 +14,7 @@ from app.queueing import forget_target
 from db import jobs, workers
 from db.models import Job, Worker
 from db.workers import NamedTarget, target_of, target_queue
+from workers.quantization.scheme import X86
 
 START_ONE = "paredown worker"
 ADD_ONE = """\
@@ -110,7 +111,8 @@ def _machine(worker: Worker) -> None:
     if "cpu" not in facts:
         st.caption("It is looking at its machine; that takes a few seconds.")
         return
-    vnni = f"with{'' if facts['vnni'] else 'out'} VNNI" if "vnni" in facts else ""  # int8 gains by it
+    x86 = facts.get("system", "").rpartition(" ")[2].lower() in X86  # others have no VNNI, and miss nothing
+    vnni = f"with{'' if facts['vnni'] else 'out'} VNNI" if x86 and "vnni" in facts else ""  # int8 gains by it
     cores, instructions = facts.get("logical_cores", "–"), facts.get("instructions", "")
     st.caption(f"{facts['cpu']} · {cores} cores · {instructions} {vnni}")
     memory = numbers.size(facts.get("memory_bytes"))

@@ -84,3 +84,25 @@ def test_the_newest_runs_tell(url: str, monkeypatch: pytest.MonkeyPatch) -> None
         trained = predictors.trained_stages(session, experiment.id)
     assert {run for run, *_ in ratios} == set(made[1:])
     assert trained == [("fine_tuning", {"epochs": 1}, 1.0, "cpu")] * 2
+
+
+def test_pages_that_saw_the_same_table_have_it_built_anew_once(url: str) -> None:
+    with transaction(url) as session:
+        model_id = models_.add(session, name="m", upload_sha256="1" * 64).id
+        asked = predictors.ask(session, model_id, "code", "pi5")
+        jobs.request_cancel(session, jobs.latest(session, [asked.id])[asked.id].id)
+        predictors.built(session, asked.id, "key", {"a": 1})
+    with reading(url) as session:
+        seen = [predictors.of_model(session, model_id, "code", "pi5")]
+    with reading(url) as session:
+        seen.append(predictors.of_model(session, model_id, "code", "pi5"))
+    for row in seen:
+        assert row is not None
+        with transaction(url) as session:
+            predictors.renew(session, row)
+    with reading(url) as session:
+        assert [job.queue for job in jobs.active(session, [predictors.KIND])] == ["target.pi5"]
+        assert predictors.table_of(session, "key") is None
+        found = predictors.of_model(session, model_id, "code", "pi5")
+        assert found is not None
+        assert found.table is None

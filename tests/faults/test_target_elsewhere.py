@@ -128,7 +128,7 @@ def test_a_run_is_measured_on_a_machine_that_shares_no_folder(
     took = wait_for(lambda: online(plant), "the machine in the dashboard")
     print(f"in the dashboard after {took:.1f} s")
     assert took < APPEARS_SECONDS
-    assert not list((folder / "artifacts").glob("*/*"))
+    assert not list((folder / "fetched").glob("*/*"))
     wait_for(lambda: (t := known(plant)) and t.worker.facts, "what the machine is")
 
     job_id, run_id = plant.queue_run(epochs=0, target=NAME, runtime="onnxruntime")
@@ -165,7 +165,7 @@ def test_a_run_is_measured_on_a_machine_that_shares_no_folder(
         rows = variants.comparison(session, plant.run(run_id).experiment_id)
     assert sorted(json.loads(row["target"]).get("name", "") for row in rows) == ["", "", NAME, NAME]
 
-    files = list((folder / "artifacts").glob("*/*"))
+    files = list((folder / "fetched").glob("*/*"))
     assert len(files) == 3  # the pictures and two exported files
     assert all(hashlib.sha256(file.read_bytes()).hexdigest() == file.name for file in files)
     assert not list(folder.rglob("*.partial"))

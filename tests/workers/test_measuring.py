@@ -20,7 +20,7 @@ from workers.calibration import calibrate
 from workers.calibration.moving import read_report
 from workers.catalog import MEASURES
 from workers.errors import ModelRefused
-from workers.measures.latency import Latency
+from workers.measures.latency import Latency, Timings
 from workers.pipeline import CALIBRATED_HERE, Outcome, run
 from workers.places import Choice
 from workers.runtimes.onnxruntime import OnnxRuntime, OnnxRuntimeSession
@@ -184,8 +184,11 @@ def test_a_step_that_chose_by_time_elsewhere_says_so(tmp_path: Path, monkeypatch
     assert NOTE in carried_out(tmp_path / "two", OnnxRuntime(), note=NOTE).stages[1].notes
 
 
-def test_with_exits_the_mean_compares_where_they_were_calibrated(tmp_path: Path) -> None:
+def test_with_exits_the_mean_compares_where_they_were_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails when the mean of one place gets into the numbers of another."""
+    monkeypatch.setattr(Timings, "marks", lambda *_: ("throttled",))
     here, other = place(OnnxRuntime()), place(MadeUp("other"))
     choice = Choice((here, other), here, fastest=True)
     stage = run(make(tmp_path, EXIT, model=uploaded(), target=here.target, choice=choice)).stages[1]
@@ -200,12 +203,17 @@ def test_with_exits_the_mean_compares_where_they_were_calibrated(tmp_path: Path)
     (own,), (others,), (fastest,) = ratios.values()
     assert own.value == report.mean_ms / report.baseline_ms
     assert "from path times" in own.marks
+    assert "throttled" in own.marks
+    assert own.low is not None
+    assert own.high is not None
+    assert own.low <= own.value <= own.high
     for ratio in (others, fastest):
         assert "from path times" not in ratio.marks
         assert ratio.low is not None
     means = {m.target: m for m in stage.measurements if m.name == "latency_mean"}
     assert means.keys() == {here.target, other.target, fastest.target}
     assert means[here.target].value == report.mean_ms
+    assert means[here.target].low is not None
     assert all(means[ratio.target].low is not None for ratio in (others, fastest))
 
 

@@ -28,10 +28,13 @@ def test_what_nobody_goes_back_to_is_removed(tmp_path: Path) -> None:
     made(tmp_path, "peaks/host.17.partial", old)
     made(tmp_path, "peaks/host.json", old)
     made(tmp_path, "artifacts/ab/abc", old)
+    made(tmp_path, "fetched/ab/abc", old)
+    made(tmp_path, "fetched/ab/abd")
     sweep(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {
         "measured/this-code/used/model.onnx", "predictors/begun.json", "peaks/host.json", "artifacts/ab/abc",
+        "fetched/ab/abd",
     }  # fmt: skip
     assert [path.name for path in (tmp_path / "measured").iterdir()] == ["this-code"]
 

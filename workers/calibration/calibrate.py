@@ -14,7 +14,15 @@ import numpy as np
 from workers.base import Bench, ExitPlan, Frozen, LabelledData, ModelSpec, Split, Target
 from workers.calibration.checking import BATCH_SIZE, check_on_validation, said_before, said_by
 from workers.calibration.choosing import choose
-from workers.calibration.path_times import BatchTimes, PathTimes, time_batches, time_paths, time_stream
+from workers.calibration.path_times import (
+    BatchTimes,
+    Interval,
+    Paths,
+    PathTimes,
+    time_batches,
+    time_paths,
+    time_stream,
+)
 from workers.deploy.exit_parity import ExitParity
 from workers.deploy.one_file import compose_one_file
 from workers.exits.executor import Segment, all_logits, onnx_segments
@@ -46,6 +54,9 @@ class ExitsReport(Frozen):
     max_drop: float
     target: Target
     path_ms: tuple[float, ...]
+    #: 95 % intervals of `path_ms`, and of its ratios to `baseline_ms`; empty where they are not known.
+    path_intervals_ms: tuple[Interval, ...] = ()
+    ratio_intervals: tuple[Interval, ...] = ()
     #: Of the model as uploaded, in the session of `path_ms`; None where it was not given.
     baseline_ms: float | None = None
     #: Of the validation samples.
@@ -124,8 +135,8 @@ def calibrate(
     labels = {split: bench.data.labels(split) for split in splits}
     temperatures = fit_temperatures(logits["calibration"], labels["calibration"])
     plan = plan.model_copy(update={"temperatures": temperatures})
-    path_ms, baseline_ms = _path_ms(segments, plan, spec, bench, baseline, seconds)
-    answers = answers_to(labels["validation"], logits["validation"], plan, path_ms)
+    paths = _paths(segments, plan, spec, bench, baseline, seconds)
+    answers = answers_to(labels["validation"], logits["validation"], plan, paths.path_ms)
     point, promised = choose(answers, max_drop=plan.max_drop, confidence=plan.confidence, seed=seed)
     plan = plan.model_copy(update={"thresholds": point.thresholds})
     compose_one_file(segments, plan, file, spec, bench.data.classes)
@@ -139,8 +150,10 @@ def calibrate(
         never=never(plan.score, len(point.thresholds)),
         max_drop=plan.max_drop,
         target=bench.target,
-        path_ms=path_ms,
-        baseline_ms=baseline_ms,
+        path_ms=paths.path_ms,
+        path_intervals_ms=paths.intervals,
+        ratio_intervals=paths.ratios,
+        baseline_ms=paths.baseline_ms,
         samples=len(answers.scores),
         share=point.share,
         accuracy=point.accuracy,
@@ -169,23 +182,21 @@ def _logits(segments: Sequence[Segment], data: LabelledData, split: Split) -> np
     return np.concatenate(found)
 
 
-def _path_ms(
+def _paths(
     segments: Sequence[Path],
     plan: ExitPlan,
     spec: ModelSpec,
     bench: Bench,
     baseline: Path | None,
     seconds: float,
-) -> tuple[tuple[float, ...], float | None]:
+) -> Paths:
     """Of every way out, and of the baseline."""
     exits = len(segments) - 1
     provisional = plan.model_copy(update={"thresholds": (0.0,) * exits})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         compose_one_file(segments, provisional, file, spec, bench.data.classes)
-        beside = () if baseline is None else (baseline,)
-        times = time_paths(file, exits, plan, _at(bench, 1), beside=beside, seconds=seconds)
-    return times[: exits + 1], times[-1] if beside else None
+        return time_paths(file, exits, plan, _at(bench, 1), baseline=baseline, seconds=seconds)
 
 
 def _at(bench: Bench, batch: int) -> Bench:

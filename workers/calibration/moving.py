@@ -14,7 +14,7 @@ import numpy as np
 
 from workers.base import ExitPlan, Measurement, Split
 from workers.calibration.calibrate import ExitsReport
-from workers.calibration.path_times import PathTimes
+from workers.calibration.path_times import Interval, PathTimes
 from workers.deploy.exit_parity import ExitParity
 from workers.exits.scores import leaving
 from workers.exits.thresholds import Answers, answers_to
@@ -130,10 +130,16 @@ def mean_latency(report: ExitsReport) -> list[Measurement]:
     timed."""
     marks = (FROM_PATHS, *(report.times.marks if report.times else ()))
 
-    def measured(name: str, value: float, unit: str) -> Measurement:
+    def measured(name: str, value: float, unit: str, intervals: Sequence[Interval]) -> Measurement:
+        # What disturbs a session disturbs all its paths: as if they were slow together, and fast together.
+        low, high = (
+            (np.dot(report.share, ends) for ends in zip(*intervals, strict=True)) if intervals else 2 * [None]
+        )
         return Measurement(
             name=name,
             value=value,
+            low=low,
+            high=high,
             unit=unit,
             better="lower",
             split="validation",
@@ -142,7 +148,8 @@ def mean_latency(report: ExitsReport) -> list[Measurement]:
             marks=marks,
         )
 
-    found = [measured("latency_mean", report.mean_ms, "ms")]
+    found = [measured("latency_mean", report.mean_ms, "ms", report.path_intervals_ms)]
     if report.baseline_ms is not None:
-        found.append(measured("latency_ratio", report.mean_ms / report.baseline_ms, "x"))
+        ratio = report.mean_ms / report.baseline_ms
+        found.append(measured("latency_ratio", ratio, "x", report.ratio_intervals))
     return found

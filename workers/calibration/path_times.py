@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from workers.measures.latency import (
     SITTINGS,
     alone,
     real_samples,
+    resampled,
     sit,
 )
 from workers.runtimes.onnxruntime import OnnxRuntime
@@ -38,6 +40,9 @@ LEAST_STREAM = 12
 #: The mean of a stream may differ by this much from what its paths' times say.
 AGREEMENT = 0.03
 CONTENDED, DISAGREE = "contended", "paths disagree"
+
+#: Low and high.
+Interval = tuple[float, float]
 
 
 class Spread(Frozen):
@@ -88,24 +93,39 @@ class BatchTimes(Frozen):
     marks: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Paths:
+    """Milliseconds of a sample that leaves at each exit and at the end, everything before it included, and of
+    the baseline. intervals, ratios: 95 % intervals of the paths, and of their ratios to the baseline."""
+
+    path_ms: tuple[float, ...]
+    intervals: tuple[Interval, ...] = ()
+    baseline_ms: float | None = None
+    ratios: tuple[Interval, ...] = ()
+
+
 def time_paths(
     file: Path,
     exits: int,
     plan: ExitPlan,
     bench: Bench,
     *,
-    beside: Sequence[Path] = (),
+    baseline: Path | None = None,
     seconds: float = 4.0,
-) -> tuple[float, ...]:
-    """Milliseconds of a sample that leaves at each exit and at the end, everything before it included.
-
-    file: composed, with any thresholds. beside: other files to time in the same session; theirs come last.
-    seconds: for the calls of one path.
-    """
+) -> Paths:
+    """file: composed, with any thresholds. baseline: to be timed in the same session. seconds: for the calls
+    of one path."""
+    beside = [] if baseline is None else [baseline]
     samples = real_samples(bench, 0)
     with forced_paths(file, exits, plan) as paths, alone(bench.target.threads):
         sittings = list(_sittings(_openers([*paths, *beside], bench), samples, bench, seconds))
-    return tuple(_path_ms(np.concatenate(sittings)))
+    took, drawn_ms = _path_ms(np.concatenate(sittings)), _drawn_ms(np.array(sittings))
+    return Paths(
+        path_ms=tuple(took[: exits + 1]),
+        intervals=_intervals(drawn_ms[: exits + 1]),
+        baseline_ms=took[-1] if beside else None,
+        ratios=_intervals(drawn_ms[:-1] / drawn_ms[-1]) if beside else (),
+    )
 
 
 def time_stream(file: Path, exits: int, plan: ExitPlan, bench: Bench, *, seconds: float = 4.0) -> PathTimes:
@@ -229,6 +249,23 @@ def _joined(paths: np.ndarray, stream: np.ndarray, places: np.ndarray, is_pinned
 def _path_ms(calls: np.ndarray) -> list[float]:
     """calls: (rounds, paths, 2) -> the mean of each path's undisturbed calls."""
     return [1000 * _mean(calls[:, place, 0], calls[:, place, 1] == 0) for place in range(calls.shape[1])]
+
+
+def _drawn_ms(calls: np.ndarray) -> np.ndarray:
+    """calls: (sittings, rounds, paths, 2) -> (paths, RESAMPLES): the means that other rounds would give, over
+    the undisturbed calls where there are any."""
+    places = resampled(calls.shape[:2], seed=0)
+    drawn = []
+    for seconds, disturbed in calls.reshape(-1, *calls.shape[2:]).transpose(1, 2, 0):
+        quiet = (disturbed == 0)[places]
+        sums, counts = (seconds[places] * quiet).sum(axis=1), quiet.sum(axis=1)
+        drawn.append(np.where(counts > 0, sums / np.maximum(counts, 1), seconds[places].mean(axis=1)))
+    return 1000 * np.array(drawn)
+
+
+def _intervals(values: np.ndarray) -> tuple[Interval, ...]:
+    low, high = np.quantile(values, [0.025, 0.975], axis=-1).tolist()
+    return tuple(zip(low, high, strict=True))
 
 
 def _mean(seconds: np.ndarray, quiet: np.ndarray) -> float:

@@ -285,14 +285,21 @@ def ratio_to_baseline(
     """Ratio of the 10th percentiles, or `of` something else, and its 95 % interval; both arrays (sittings,
     rounds), paired.
 
-    Two-stage bootstrap (Davison & Hinkley 1997, 3.8): sittings are drawn, then rounds within each, the same
-    for both artefacts.
+    The same rounds are drawn for both artefacts.
     """
-    generator = np.random.default_rng(seed)
-    sittings, rounds = latency_ms.shape
-    drawn = generator.integers(sittings, size=(RESAMPLES, sittings, 1)) * rounds
-    places = (drawn + generator.integers(rounds, size=(RESAMPLES, sittings, rounds))).reshape(RESAMPLES, -1)
+    places = resampled(latency_ms.shape, seed)
     above, below = (of(times_ms.ravel()[places]) for times_ms in (latency_ms, baseline_ms))
     low, high = np.quantile(above / below, [0.025, 0.975])
     value = of(latency_ms.ravel()) / of(baseline_ms.ravel())
     return float(value), float(low), float(high)
+
+
+def resampled(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """shape: sittings and rounds -> (RESAMPLES, sittings * rounds): places in the flattened array.
+
+    Two-stage bootstrap (Davison & Hinkley 1997, 3.8): sittings are drawn, then rounds within each.
+    """
+    generator, (sittings, rounds) = np.random.default_rng(seed), shape
+    drawn = generator.integers(sittings, size=(RESAMPLES, sittings, 1)) * rounds
+    drawn = drawn + generator.integers(rounds, size=(RESAMPLES, sittings, rounds))
+    return np.asarray(drawn.reshape(RESAMPLES, -1))

@@ -23,12 +23,14 @@ from workers.prediction.timing import Timing, Took
 from workers.stages import key_of, place_of
 
 
-def build(model: Candidate, key: str, place: Place, device: torch.device, folder: Path, tell: Tell) -> Table:
+def build(
+    model: Candidate, key: str, place: Place, device: torch.device | None, folder: Path, tell: Tell
+) -> Table:
     """Raises StepFailed for an ONNX file, which has no widths to change.
 
-    key: of the table, see `table_key`. folder: where networks and times are kept as they are made, so that
-    it can go on after it was broken off; of this key alone. tell: hears of every network, and may raise to
-    break off.
+    key: of the table, see `table_key`. device: that trains; None where nothing is trained. folder: where
+    networks and times are kept as they are made, so that it can go on after it was broken off; of this key
+    alone. tell: hears of every network, and may raise to break off.
     """
     plan, groups = read_plan(graph := _graph_of(model), model.spec)
     networks = Networks(model.spec, graph, plan, groups, place, folder, tell)
@@ -37,7 +39,7 @@ def build(model: Candidate, key: str, place: Place, device: torch.device, folder
     return _Building(graph, plan, networks, timing).table(key, device)
 
 
-def table_key(model: Candidate, place: Place, device: torch.device) -> str:
+def table_key(model: Candidate, place: Place, device: torch.device | None) -> str:
     """Of everything that its times depend on: layers and their sizes, not what they have learnt."""
     graph = _graph_of(model)
     layers = [(name, str(module)) for name, module in graph.named_modules() if name]
@@ -73,16 +75,14 @@ class _Building:
     networks: Networks
     timing: Timing
 
-    def table(self, key: str, device: torch.device) -> Table:
+    def table(self, key: str, device: torch.device | None) -> Table:
         made = self.networks
         files = made.narrowed()
         two = self._two(files)
         in_int8, odd, written, thin = made.in_int8(files), made.odd(), made.in_others(two), made.thin()
         took = self.timing.of([*files, *in_int8, *odd, *written, *thin])
         float32, int8, uneven = (_rows(some, two[0], took) for some in (files, in_int8, odd))
-        made.tell(Progress("timing steps of training", 0.95))
-        steps = tuple(self._step(file, files[file], device) for file in two)
-        rounded = self._rounded(device)
+        steps, rounded = self._training({file: files[file] for file in two}, device) if device else ((), None)
         return Table(
             key=key,
             target=self.timing.place.target,
@@ -96,8 +96,8 @@ class _Building:
             ),
             thin=tuple(ThinRow(share=share, layers=took[file]["layers"]) for file, share in thin.items()),
             steps=steps,
-            rounded=rounded and rounded / steps[0].update,
-            device=device.type,
+            rounded=rounded,
+            device=device.type if device else "cpu",
             notes=tuple(made.notes),
         )
 
@@ -109,6 +109,15 @@ class _Building:
     def _written(self, mode: str, left: Left, plain: Path, file: Path, took: Mapping[Path, Took]) -> Written:
         ratio = took[file]["ratio"] / took[plain]["ratio"]
         return Written(mode=mode, macs=self.plan.macs_left(left), ratio=ratio, size=_size(file, plain))
+
+    def _training(
+        self, files: Mapping[Path, Left], device: torch.device
+    ) -> tuple[tuple[Step, ...], float | None]:
+        """Steps of training, and by how much an update takes longer with the rounding of int8."""
+        self.networks.tell(Progress("timing steps of training", 0.95))
+        steps = tuple(self._step(file, left, device) for file, left in files.items())
+        rounded = self._rounded(device)
+        return steps, rounded and rounded / steps[0].update
 
     def _step(self, file: Path, left: Left, device: torch.device) -> Step:
         graph, spec = self.networks.cut(file), self.timing.spec

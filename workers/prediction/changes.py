@@ -40,15 +40,18 @@ class State:
     unknown: str = ""
 
 
-def changed(times: Times, step: Method, state: State) -> State:
-    """Raises NotKnown where not even the widths are known."""
+def changed(times: Times, step: Method, state: State, by: Times) -> State:
+    """Raises NotKnown where not even the widths are known.
+
+    by: whose times a step chooses by that does: those of the machine that carries it out.
+    """
     change = _CHANGES.get(step_id(step))
     if change is None:
         raise NotKnown(f"What {step.title} leads to is not known before.")
-    return change(times, step, state)
+    return change(times, step, state, by)
 
 
-def _pruned(times: Times, step: Method, state: State) -> State:
+def _pruned(times: Times, step: Method, state: State, by: Times) -> State:
     assert isinstance(step, StructuredPruning)
     if step.remove_blocks:
         raise NotKnown("Which residual blocks go is found out during the run.")
@@ -77,7 +80,7 @@ def _pruned(times: Times, step: Method, state: State) -> State:
     measure: Mapping[str, Callable[[Shares], float]] = {
         "macs": plan.macs_left,
         "parameters": plan.parameters_left,
-        "latency": lambda left: times.in_float32(left, {}),
+        "latency": lambda left: by.in_float32(left, {}),
     }
     cost = measure[step.amount_of]
     limit = (1 - step.amount) * cost(state.left)
@@ -92,17 +95,17 @@ def _pruned(times: Times, step: Method, state: State) -> State:
     return replace(state, left=left, notes=(*state.notes, *told))
 
 
-def _factorised(times: Times, step: Method, state: State) -> State:
+def _factorised(times: Times, step: Method, state: State, by: Times) -> State:
     """Layer by layer the share of its time that its parts take, between the shares that were timed."""
     assert isinstance(step, LowRank)
     if state.left or state.thin:
         raise NotKnown(THIN_AND_NARROW)
-    if not times.table.thin:
+    if not (times.table.thin and by.table.thin):
         raise NotKnown("There are no times of this model with thin layers.")
-    first, thin, slow = times.table.float32[0].layers, {}, []
+    first, thin, slow = [known.table.float32[0].layers for known in (times, by)], {}, []
     for layer in times.plan.layers:
-        if layer.thin and first.get(layer.name):
-            found = _thin(times, step, layer)
+        if layer.thin and all(took.get(layer.name) for took in first):
+            found = _thin(times, step, layer, by)
             if found is None:
                 slow.append(layer.name)
             else:
@@ -110,14 +113,13 @@ def _factorised(times: Times, step: Method, state: State) -> State:
     return replace(state, thin=thin, slow=tuple(slow))
 
 
-def _thin(times: Times, step: LowRank, layer: Layer) -> Thin | None:
+def _thin(times: Times, step: LowRank, layer: Layer, by: Times) -> Thin | None:
     """None where the layer is left alone."""
     limit = step.time if step.rank_by == "time" else 1.0 if step.only_faster else float("inf")
     for ranks in _ranks(step, layer):
-        if ranks != layer.full_ranks and cost_of(layer, ranks)[0] < layer.macs:
-            found = times.thin(layer, ranks)
-            if found.time <= limit:
-                return found
+        cheaper = ranks != layer.full_ranks and cost_of(layer, ranks)[0] < layer.macs
+        if cheaper and by.thin(layer, ranks).time <= limit:
+            return times.thin(layer, ranks)
     return None
 
 
@@ -131,7 +133,7 @@ def _ranks(step: LowRank, layer: Layer) -> list[Ranks]:
     return [rounded_ranks(layer, [share] * len(layer.full_ranks), step.round_to) for share in shares]
 
 
-def _distilled(times: Times, step: Method, state: State) -> State:
+def _distilled(times: Times, step: Method, state: State, by: Times) -> State:  # noqa: ARG001
     assert isinstance(step, Distillation)
     if step.student == "current":
         return state
@@ -144,22 +146,22 @@ def _distilled(times: Times, step: Method, state: State) -> State:
     return replace(state, left=left, notes=(*state.notes, *odd))
 
 
-def _quantized(times: Times, step: Method, state: State) -> State:  # noqa: ARG001
+def _quantized(times: Times, step: Method, state: State, by: Times) -> State:  # noqa: ARG001
     assert isinstance(step, Quantization)
     unknown = "Layers that stay in float are not guessed." if step.keep_in_float else state.unknown
     return replace(state, quantized=step, unknown=unknown)
 
 
-def _the_same(times: Times, step: Method, state: State) -> State:  # noqa: ARG001
+def _the_same(times: Times, step: Method, state: State, by: Times) -> State:  # noqa: ARG001
     """Other weights take as long, zeros among them."""
     return state
 
 
-def _with_exits(times: Times, step: Method, state: State) -> State:  # noqa: ARG001
+def _with_exits(times: Times, step: Method, state: State, by: Times) -> State:  # noqa: ARG001
     return replace(state, notes=(*state.notes, EXITS))
 
 
-_CHANGES: Mapping[str, Callable[[Times, Method, State], State]] = {
+_CHANGES: Mapping[str, Callable[[Times, Method, State, Times], State]] = {
     "structured_pruning": _pruned,
     "low_rank": _factorised,
     "distillation": _distilled,

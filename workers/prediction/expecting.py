@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workers.base import Method
-from workers.methods.quantization import INT8
+from workers.methods.low_rank import LowRank
+from workers.methods.quantization import INT8, Quantization
+from workers.methods.structured_pruning import StructuredPruning
 from workers.prediction.changes import State, changed
 from workers.prediction.times import NotKnown, Times
 
@@ -17,7 +19,8 @@ class Expected:
     """Relative to the model as it is; None where there is no number, and `why` says why there is no ratio.
 
     macs, parameters: before quantization, which changes neither. size: of the file. against_float: time of
-    the quantized file relative to what it was made from, also where that is kept instead (`kept_float`).
+    the quantized file relative to what it was made from, also where that is kept instead (`kept_float`);
+    chosen_by: the same on the machine that decides it, None where nothing is decided.
     slow: layers that factorising would leave alone, out of
     `layers` that it tries; slower: that it would make slower.
     """
@@ -30,6 +33,7 @@ class Expected:
     size: float | None = None
     against_float: float | None = None
     kept_float: bool = False
+    chosen_by: float | None = None
     slow: tuple[str, ...] = ()
     slower: tuple[str, ...] = ()
     layers: int = 0
@@ -38,18 +42,20 @@ class Expected:
 class Predictor(Times):
     """A table, ready to be asked. Whoever keeps it saves the fit."""
 
-    def expect(self, steps: Sequence[Method]) -> Expected:
-        state = State()
+    def expect(self, steps: Sequence[Method], chosen_by: Times | None = None) -> Expected:
+        """chosen_by: times of the machine that carries the steps out, where that is another one: widths,
+        ranks and whether float32 is kept are decided there."""
+        state, by = State(), chosen_by or self
         try:
             for step in steps:
-                state = changed(self, step, state)
+                state = changed(self, step, state, by)
         except NotKnown as error:
             return Expected(None, None, None, state.notes, str(error))
-        return self._of(state)
+        return self._of(state, by)
 
-    def _of(self, state: State) -> Expected:
-        ratio, against, why = self._time(state)
-        kept = against is not None and against > 1 and _keeps_faster(state)
+    def _of(self, state: State, by: Times) -> Expected:
+        ratio, against, decided, why = self._time(state, by)
+        kept = decided is not None and decided > 1
         macs, parameters = self._costs(state)
         return Expected(
             ratio=ratio,
@@ -60,24 +66,32 @@ class Predictor(Times):
             size=self._size(state, parameters, kept=kept),
             against_float=against,
             kept_float=kept,
+            chosen_by=decided,
             slow=state.slow,
             slower=tuple(name for name, thin in state.thin.items() if thin.time > SLOWER),
             layers=len(state.thin) + len(state.slow),
         )
 
-    def _time(self, state: State) -> tuple[float | None, float | None, str]:
-        """The time, that of the quantized file relative to its float, and why there is none."""
+    def _time(self, state: State, by: Times) -> tuple[float | None, float | None, float | None, str]:
+        """The time, that of the quantized file relative to its float, here and where one of them is chosen,
+        and why there is none."""
+        step = state.quantized
         if state.unknown:
-            return None, None, state.unknown
+            return None, None, None, state.unknown
         try:
             ratio = self.in_float32(state.left, state.thin)
-            if state.quantized is None:
-                return ratio, None, ""
-            rewritten = self.rewritten(state.quantized.mode, state.left, state.thin)
+            if step is None:
+                return ratio, None, None, ""
+            rewritten = self.rewritten(step.mode, state.left, state.thin)
+            decided = None
+            if chooses_by_time(step):
+                decided = by.rewritten(step.mode, state.left, state.thin) / by.in_float32(
+                    state.left, state.thin
+                )
         except NotKnown as error:
-            return None, None, str(error)
-        against = rewritten / ratio
-        return (ratio if against > 1 and _keeps_faster(state) else rewritten), against, ""
+            return None, None, None, str(error)
+        kept = decided is not None and decided > 1
+        return ratio if kept else rewritten, rewritten / ratio, decided, ""
 
     def _costs(self, state: State) -> tuple[float, float]:
         """Shares of the multiply-accumulates and parameters that are left."""
@@ -100,7 +114,11 @@ class Predictor(Times):
             return None
 
 
-def _keeps_faster(state: State) -> bool:
-    """As the method decides: half floats are handed out however long they take."""
-    step = state.quantized
-    return step is not None and step.keep_faster and step.mode in INT8
+def chooses_by_time(step: Method) -> bool:
+    """Whether times of the machine that carries it out decide how long its result takes.
+
+    Half floats are handed out however long they take; where exits lie is not in a guess.
+    """
+    if isinstance(step, Quantization):
+        return step.keep_faster and step.mode in INT8
+    return isinstance(step, StructuredPruning | LowRank) and step.depends_on_target

@@ -41,8 +41,11 @@ DYNAMIC = "Dynamic int8 leaves convolutions in float32: nets of convolutions get
 FP16 = "ONNX Runtime computes fp16 in float32 on this target's processor: half the size, but no faster."
 BF16 = "ONNX Runtime computes bf16 weights in float32: half the size, but no faster."
 THIN = (
-    "Thin layers can be slower than those they replace. Set only_faster to true: it times them on the target."
+    "Thin layers can be slower than those they replace. Set only_faster to true: it times them on this "
+    "target."
 )
+#: Where steps choose by time, if that is not the place to run.
+HERE, AT_HOME = "this target", "the machine that does the run"
 NO_LAYER = (
     "No layer is expected to be faster as thin layers on this target; the step would end with an error. "
     "Leave it out."
@@ -72,21 +75,31 @@ class Machine:
         """None for several together."""
         return RUNTIMES.get(self.runtime.partition(":")[0])
 
+    def chosen(self, sentence: str) -> str:
+        """A sentence on what a step chooses by time, which it does where it is carried out."""
+        return sentence.replace(HERE, AT_HOME) if self.elsewhere else sentence
+
     @property
     def overflows(self) -> bool:
         """With int8 weights of 8 bits."""
         return self.x86 is True and self.vnni is False
 
 
-def sentences(steps: Sequence[Method], machine: Machine, predictor: Predictor | None) -> list[str]:
-    """predictor: where its times were taken on this machine, in this runtime."""
+def sentences(
+    steps: Sequence[Method],
+    machine: Machine,
+    predictor: Predictor | None,
+    chosen_by: Predictor | None = None,
+) -> list[str]:
+    """predictor: where its times were taken on this machine, in this runtime. chosen_by: see
+    `Predictor.expect`."""
     found: list[str] = []
     for number, step in enumerate(steps, start=1):
         rule = _RULES.get(step_id(step))
         if rule is not None:
-            found += rule(step, _Asked(steps[:number], machine, predictor))
+            found += rule(step, _Asked(steps[:number], machine, predictor, chosen_by))
     if not found and predictor is not None and any(_wants_speed(step) for step in steps):
-        ratio = predictor.expect(steps).ratio
+        ratio = predictor.expect(steps, chosen_by).ratio
         if ratio is not None and ratio >= FASTER:
             found.append(NOT_FASTER)
     return list(dict.fromkeys(found))
@@ -99,17 +112,18 @@ class _Asked:
     steps: Sequence[Method]
     machine: Machine
     predictor: Predictor | None
+    chosen_by: Predictor | None
 
     @property
     def expected(self) -> Expected | None:
-        return None if self.predictor is None else self.predictor.expect(self.steps)
+        return None if self.predictor is None else self.predictor.expect(self.steps, self.chosen_by)
 
     def ratio_with(self, **changes: object) -> float | None:
         """With other settings in the last step."""
         if self.predictor is None:
             return None
         *before, step = self.steps
-        return self.predictor.expect([*before, step.model_copy(update=changes)]).ratio
+        return self.predictor.expect([*before, step.model_copy(update=changes)], self.chosen_by).ratio
 
 
 def _wants_speed(step: Method) -> bool:
@@ -146,8 +160,14 @@ def _bits(step: Method, asked: _Asked) -> Iterator[str]:
         yield OVERFLOWS
     if expected is None or expected.against_float is None:
         yield from _bits_by_rule(step.mode, asked.machine)
+    elif expected.kept_float and expected.against_float < FASTER:
+        yield (
+            f"On {AT_HOME} {_name(step.mode)} takes {_times(expected.chosen_by or 1)} as long as float32, "
+            f"which is kept then, but on this target {expected.against_float:.2f} times as long. Set "
+            "keep_faster to false."
+        )
     elif expected.against_float >= FASTER:
-        kept = step.keep_faster and step.mode in INT8
+        kept = expected.kept_float or (step.keep_faster and step.mode in INT8 and not asked.machine.elsewhere)
         told = "float32 is kept where it is faster" if kept else "the file gets smaller, not faster"
         yield (
             f"On this target {_name(step.mode)} takes {_times(expected.against_float)} as long as float32, "
@@ -180,20 +200,23 @@ def _thin(step: Method, asked: _Asked) -> Iterator[str]:
     expected = asked.expected
     if expected is None or not expected.layers:
         if not step.depends_on_target:
-            yield THIN
+            yield asked.machine.chosen(THIN)
     elif expected.slower:
         more = len(expected.slower) - NAMED
         names = ", ".join(expected.slower[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        advice = "Set only_faster to true."
+        if asked.machine.elsewhere:
+            advice = f"The step can time them on {AT_HOME} alone."
         yield (
             f"On this target {len(expected.slower)} of {expected.layers} layers would get slower as thin "
-            f"layers: {names}. Set only_faster to true."
+            f"layers: {names}. {advice}"
         )
     elif len(expected.slow) == expected.layers:
-        yield NO_LAYER
+        yield asked.machine.chosen(NO_LAYER)
     elif expected.slow and step.rank_by == "energy":
-        yield (
+        yield asked.machine.chosen(
             f"{len(expected.slow)} of {expected.layers} layers would be left alone: as thin layers they are "
-            "not expected to be faster on this target."
+            f"not expected to be faster on {HERE}."
         )
 
 

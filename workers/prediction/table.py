@@ -48,8 +48,9 @@ class Table(Frozen):
     """key: of everything it depends on. float32: the row of the model as it is comes first.
 
     int8: none where the model cannot be quantized. odd: in float32, with widths that are no multiples of
-    `ROUND_TO`. written: in the other modes of quantization. device: where `steps` were taken. rounded: by how
-    much an update takes longer with the rounding of int8 in it; None where it was not timed.
+    `ROUND_TO`. written: in the other modes of quantization. steps: none for machines that train nothing.
+    device: where steps were taken. rounded: by how much an update takes longer with the rounding of int8 in
+    it; None where it was not timed.
     """
 
     key: str

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,11 +27,18 @@ UNREACHED = (URLError, HTTPException, ConnectionError, TimeoutError)
 def stored(assignment: Assignment, sha256: str) -> Path:
     """Where the file with this content lies in the data folder; fetched first where it is not there.
 
+    What is fetched lies apart from the dashboard's own store, which the folder may hold too: it is removed
+    once it was not used for a while (`workers.watcher.sweep`).
+
     Raises SomethingMissing when it cannot be had, GateFailed when other bytes came; then nothing is kept.
     """
-    store, web = Artifacts(assignment.settings.artifacts), assignment.settings.web_url.rstrip("/")
+    settings = assignment.settings
+    fetched, web = Artifacts(settings.fetched), settings.web_url.rstrip("/")
     with suppress(KeyError):
-        return store.path(sha256)
+        return Artifacts(settings.artifacts).path(sha256)
+    with suppress(KeyError, FileNotFoundError):
+        os.utime(there := fetched.path(sha256))
+        return there
     where = f"file {sha256[:12]}"
     if not web:
         raise SomethingMissing(
@@ -47,8 +55,8 @@ def stored(assignment: Assignment, sha256: str) -> Path:
             where, f"came from {web} cut short or damaged: its SHA-256 is {found[:12]}….",
             "Retry; if it happens again, the dashboard's store is damaged.",
         )  # fmt: skip
-    store.adopt(partial, sha256)
-    return store.path(sha256)
+    fetched.adopt(partial, sha256)
+    return fetched.path(sha256)
 
 
 def _received(url: str, place: Path, sha256: str) -> str:

@@ -29,7 +29,8 @@ def do(assignment: Assignment) -> None:
         row = session.get_one(Predictor, subject_id)
         model_row = session.get_one(Model, row.model_id)
     model = open_model_of(assignment, model_row)
-    place, device = choose(USUAL, settings.threads, row.target).steps, torch.device(settings.device)
+    place = choose(USUAL, settings.threads, row.target).steps
+    device = None if row.target else torch.device(settings.device)  # a machine that has a name trains nothing
     key = table_key(model, place, device)
     with reading(settings.database) as session:
         known = predictors.table_of(session, key)

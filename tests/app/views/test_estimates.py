@@ -2,9 +2,9 @@
 hand; and its sentences, which come from the place that is measured in.
 """
 
+import json
 import time
 from collections.abc import Mapping
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,11 @@ def keep_of(name: str, target: Target, plan: Plan, **times: float) -> None:
         known = predictors.of_model(opened, model.id, code_sha256(), name)
         if known is None:
             opened.add(known := Predictor(model_id=model.id, code=code_sha256(), target=name))
-        known.key, known.table = "k", built
+        known.key, known.table = f"{target.host} {target.version}", built
 
 
 def page_of(visit: Open, *steps: Mapping[str, Any], **query: str) -> AppTest:
-    return visit("new_run", recipe=dumps({"name": "R", "steps": steps}), **query)
+    return visit("new_run", recipe=json.dumps({"name": "R", "steps": steps}), **query)
 
 
 def numbers(page: AppTest) -> dict[str, tuple[str, str]]:
@@ -195,11 +195,36 @@ def test_sentences_are_about_the_machine_that_was_chosen(
     trained = {"method": "fine_tuning", "epochs": 3}
     before = numbers(page_of(visit, PRUNED, trained, machine=name))["Training"]
     keep_of(name, TARGET.model_copy(update={"host": "0ther0ne"}), plan, int8=4.0)
-    assert numbers(page_of(visit, steps[1], machine=name))["Latency"][1] == "4.0x faster"
-    assert numbers(page_of(visit, steps[1]))["Latency"][1] != "4.0x faster"
+    int8 = {"method": "quantization", "keep_faster": False}
+    assert numbers(page_of(visit, int8, machine=name))["Latency"][1] == "4.0x faster"
+    assert numbers(page_of(visit, int8))["Latency"][1] != "4.0x faster"
     assert numbers(page_of(visit, PRUNED, trained, machine=name))["Training"] == before
     other = page_of(visit, steps[1], machine=name, runtime="ncnn")
     assert "timed in ONNX Runtime on the processor alone" in told(other)
+
+
+def test_what_is_chosen_by_time_is_chosen_where_the_run_is_done(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
+        opened.add(there)
+    keep_of("lab", TARGET.model_copy(update={"host": "0ther0ne"}), plan, int8=4.0)
+    quantized, any_way = {"method": "quantization"}, {"method": "quantization", "keep_faster": False}
+    page = page_of(visit, quantized, machine="lab")
+    assert numbers(page)["Latency"][1] == "not known"
+    assert "once this model's layers are timed on the machine that does the run, behind" in told(page)
+    with session.reading() as opened:
+        assert [job.queue for job in jobs.active(opened, [predictors.KIND])] == ["cpu"]
+    assert numbers(page_of(visit, any_way, machine="lab"))["Latency"][1] == "4.0x faster"
+    keep(plan, int8=0.8)
+    page = page_of(visit, quantized, machine="lab")
+    assert numbers(page)["Latency"][1] == "as fast"
+    assert "Set keep_faster to false" in told(page)
+    assert numbers(page_of(visit, any_way, machine="lab"))["Latency"][1] == "4.0x faster"
 
 
 def test_a_machine_that_is_away_is_asked_for_nothing(
@@ -215,6 +240,138 @@ def test_a_machine_that_is_away_is_asked_for_nothing(
     assert "layers are timed as soon as lab is online" in told(page)
     with session.reading() as opened:
         assert not jobs.active(opened, [predictors.KIND])
+
+
+def job_of(name: str, **values: Any) -> str:
+    """That of the machine with this name, with other columns."""
+    with session.writing() as opened:
+        (model,) = opened.query(Model).all()
+        asked = predictors.of_model(opened, model.id, code_sha256(), name)
+        assert asked is not None
+        job = jobs.latest(opened, [asked.id])[asked.id]
+        for column, value in values.items():
+            setattr(job, column, value)
+        return job.state
+
+
+def bar(page: AppTest) -> str:
+    """What stands above the bar of the job, before anything is polled."""
+    (found,) = [
+        json.loads(element.proto.json)["text"]
+        for element in page.get("bidi_component")
+        if element.proto.component_name == "paredown_progress"
+    ]
+    return str(found)
+
+
+def test_what_waits_for_a_machine_says_whether_it_is_there(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan)
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
+        opened.add(there)
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "which is offline" not in bar(page)
+    with session.writing() as opened:
+        opened.get_one(Worker, "t").seen_at = 1.0
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "Waits for target lab, which is offline" in bar(page)
+    assert "it follows once lab is online again and has timed this model's layers" in told(page)
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_table_that_came_to_nothing_is_asked_for_again_by_hand(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+    woken: list[str],
+    state: str,
+) -> None:
+    keep(plan)
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    with session.writing() as opened:
+        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
+        opened.add(there)
+    page_of(visit, {"method": "quantization"}, machine="lab")
+    error = {"where": "worker", "what": "The process ended.", "fix": "Look into the job's log."}
+    job_of("lab", state=state, error=error if state == "failed" else None)
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "it follows" not in told(page)
+    if state == "failed":
+        assert "The process ended." in told(page)
+        assert "Look into the job's log." in told(page)
+    (again,) = [button for button in page.button if button.label == "Time the layers again"]
+    again.click().run()
+    assert job_of("lab") == "queued"
+    assert len(woken) == 1
+    job_of("lab", state=state)
+    with session.writing() as opened:
+        opened.get_one(Worker, "t").seen_at = 1.0
+    page = page_of(visit, {"method": "quantization"}, machine="lab")
+    assert "Time the layers again" not in [button.label for button in page.button]
+
+
+def asked() -> list[str]:
+    """The queues of all jobs that build tables."""
+    with session.reading() as opened:
+        return [job.queue for job in jobs.active(opened, [predictors.KIND])]
+
+
+@pytest.mark.parametrize("name", ["", "lab"])
+def test_a_table_of_a_machine_that_is_no_more_is_built_again(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+    name: str,
+) -> None:
+    """Another board took the name; then another version of the runtime is there."""
+    queue, other = f"target.{name}" if name else "cpu", TARGET.model_copy(update={"host": "0ther0ne"})
+    runtime = {"id": "onnxruntime", "title": "", "devices": [], "missing": "", "install": ""}
+    int8, machine = {"method": "quantization", "keep_faster": False}, {"machine": name} if name else {}
+
+    def tells(seen_at: float = time.time() + 1e6, **facts: Any) -> None:
+        with session.writing() as opened:
+            opened.merge(Worker(id="t", queues=[queue], device="cpu", facts=facts, seen_at=seen_at))
+
+    with session.writing() as opened:
+        opened.get_one(Worker, "worker-1").queues = ["gpu"]
+    keep(plan, int8=2.0)
+    keep_of(name, TARGET, plan, int8=2.0)
+    tells()
+    page_of(visit, int8, **machine)
+    assert asked() == [], "it has not told yet which machine it is"
+    tells(1.0, host=other.host)
+    page_of(visit, int8, **machine)
+    assert asked() == [], "nobody is there who could"
+    tells(host=other.host)
+    for _ in range(2):
+        assert "it follows once" in told(page_of(visit, int8, **machine))
+    assert asked() == [queue]
+    job_of(name, state="done")
+    keep_of(name, other, plan, int8=4.0)
+    tells(host=other.host, runtimes=[runtime | {"version": other.version}])
+    assert numbers(page_of(visit, int8, **machine))["Latency"][1] == "4.0x faster"
+    assert asked() == []
+    tells(host=other.host, runtimes=[runtime | {"version": "2"}])
+    page_of(visit, int8, **machine)
+    assert asked() == [queue]
+
+
+def test_a_table_of_any_of_several_workers_counts(
+    visit: Open,
+    experiment: str,  # noqa: ARG001
+    plan: Plan,
+) -> None:
+    keep(plan, int8=2.0)
+    with session.writing() as opened:
+        facts = LAPTOP | {"host": "0ther0ne"}
+        opened.add(Worker(id="a", queues=["cpu"], device="cpu", facts=facts, seen_at=time.time() + 1e6))
+    assert numbers(page_of(visit, {"method": "quantization"}))["Latency"][1] == "2.0x faster"
+    assert asked() == []
 
 
 def test_a_machine_that_the_table_was_built_on_has_its_times(

@@ -8,8 +8,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import session
-from db import jobs, runs, variants, workers
-from db.models import Job, Worker
+from db import jobs, predictors, runs, variants, workers
+from db.models import Job, Model, Predictor, Worker
 from tests.app.views.conftest import Open
 from tests.app.views.test_runs import press, run_named
 from tests.app.views.test_runtimes import facts, taken, texts
@@ -124,6 +124,27 @@ def test_an_offline_machine_has_a_card_until_it_is_forgotten(visit: Open, pi: st
     assert "pi5" not in texts(visit("targets"))
     with session.reading() as opened:
         assert not [target for target in workers.targets(opened) if target.name == pi]
+
+
+@pytest.mark.parametrize(("system", "told"), [("Linux 6.1 x86_64", True), ("Linux 6.1 aarch64", False)])
+def test_vnni_is_a_matter_of_x86(visit: Open, pi: str, system: str, told: bool) -> None:  # noqa: ARG001
+    with session.writing() as opened:
+        worker = opened.get_one(Worker, "shelf-target.pi5-1")
+        worker.facts = worker.facts | {"system": system, "vnni": False}
+        opened.get_one(Worker, "worker-1").facts = {}
+    assert ("without VNNI" in texts(visit("targets"))) == told
+
+
+def test_tables_go_with_the_machine_that_is_forgotten(visit: Open, pi: str) -> None:
+    with session.writing() as opened:
+        (model,) = opened.query(Model).all()
+        for target in (pi, "nano"):
+            predictors.ask(opened, model.id, "code", target)
+    leave()
+    press(visit("targets"), "Forget")
+    with session.reading() as opened:
+        assert [job.queue for job in jobs.active(opened, [predictors.KIND])] == ["target.nano"]
+        assert [row.target for row in opened.query(Predictor)] == ["nano"]
 
 
 def test_a_machine_that_jobs_wait_for_is_not_forgotten(visit: Open, pi: str) -> None:

@@ -17,6 +17,8 @@ from workers.base import Bench, ExitPlan, Split, Target
 from workers.calibration import calibrate as module
 from workers.calibration import checking
 from workers.calibration.calibrate import Calibration, ExitsReport, calibrate
+from workers.calibration.moving import mean_latency
+from workers.calibration.path_times import Paths
 from workers.deploy.one_file import set_thresholds
 from workers.errors import GateFailed
 from workers.exits.executor import Segment, all_logits, torch_segments
@@ -27,6 +29,7 @@ from workers.runtimes.onnxruntime import OnnxRuntime
 UNCALIBRATED = ExitPlan(cuts=PLAN.cuts)
 SIZES: dict[Split, int] = {"calibration": 200, "validation": 600, "test": 200}
 PATH_MS = (1.0, 2.0, 3.0)
+INTERVALS = (0.9, 1.2), (1.9, 2.2), (2.9, 3.2)
 
 
 def labelled(seed: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,7 +53,7 @@ def bench(data: ArrayData) -> Bench:
 @pytest.fixture(autouse=True)
 def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the same thresholds come out every time."""
-    monkeypatch.setattr(module, "time_paths", lambda *_, **__: PATH_MS)
+    monkeypatch.setattr(module, "time_paths", lambda *_, **__: Paths(PATH_MS, INTERVALS, 4.0, INTERVALS))
 
 
 def calibrated(
@@ -92,6 +95,18 @@ def test_the_file_does_what_the_report_says(
     session = ort.InferenceSession(tmp_path / "model.onnx")
     (logits,) = session.run(["logits"], {"input": images})
     assert report.full_accuracy == (logits.argmax(axis=1) == labels).mean()
+
+
+def test_the_mean_has_the_interval_of_its_paths(
+    segment_files: list[Path], tmp_path: Path, bench: Bench
+) -> None:
+    """By hand: every path may be 0.1 less or 0.2 more, all of them together."""
+    report = calibrated(segment_files, tmp_path, bench).report
+    mean, ratio = mean_latency(report)
+    assert (mean.low, mean.high) == pytest.approx((report.mean_ms - 0.1, report.mean_ms + 0.2))
+    assert (ratio.value, ratio.low) == pytest.approx((report.mean_ms / 4, report.mean_ms - 0.1))
+    of_before = report.model_dump(exclude={"path_intervals_ms", "ratio_intervals"})
+    assert [m.low for m in mean_latency(ExitsReport.model_validate(of_before))] == [None, None]
 
 
 def test_temperatures_are_fitted_on_the_calibration_split(

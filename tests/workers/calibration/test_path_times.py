@@ -74,7 +74,13 @@ def file(segment_files: list[Path], tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("slower")
 def test_every_path_is_timed_alone(file: Path, bench: Bench) -> None:
     before = file.read_bytes()
-    assert time_paths(file, 2, PLAN, bench, seconds=0.1) == pytest.approx([0.2, 0.4, 0.6], rel=0.1)
+    found = time_paths(file, 2, PLAN, bench, baseline=file, seconds=0.1)
+    assert found.path_ms == pytest.approx([0.2, 0.4, 0.6], rel=0.1)
+    assert found.baseline_ms is not None
+    assert len(found.intervals) == len(found.ratios) == 3
+    for ms, (low, high), (least, most) in zip(found.path_ms, found.intervals, found.ratios, strict=True):
+        assert low <= ms <= high
+        assert least <= ms / found.baseline_ms <= most
     assert file.read_bytes() == before
 
 
@@ -136,7 +142,7 @@ def test_a_fast_file_has_a_p99_and_a_slow_one_does_not(
 
 
 def test_the_times_of_a_real_file(file: Path, segment_files: list[Path], bench: Bench) -> None:
-    path_ms = time_paths(file, 2, PLAN, bench, seconds=0.05)
+    path_ms = time_paths(file, 2, PLAN, bench, seconds=0.05).path_ms
     assert len(path_ms) == 3
     assert all(0 < ms < 50 for ms in path_ms)
     found = time_batches(file, segment_files, PLAN, bench, seconds=0.05)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tests.support.noise import Noise
-from tests.workers.prediction.tables import TARGET, spec, table
+from tests.workers.prediction.tables import TARGET, row, spec, table
 from workers.base import Candidate, Context, Method
 from workers.catalog import METHODS, RUNTIMES
 from workers.graph.students import known
 from workers.measures.macs import count_macs
 from workers.prediction.changes import EXITS, ODD, OTHER
 from workers.prediction.expecting import Predictor
-from workers.prediction.plan import Plan
+from workers.prediction.plan import Layer, Plan, Shares
 from workers.prediction.reading import read_plan
 from workers.prediction.training import Earlier, earlier, training_seconds
 
@@ -105,6 +105,31 @@ def test_int8_that_would_be_slower_is_not_expected(plan: Plan) -> None:
     assert handed_out.ratio == pytest.approx(1.25, rel=0.02)
     assert handed_out.size == pytest.approx(0.25)
     assert "int8" in Predictor(table(plan)).expect([quantized]).why
+
+
+def test_what_steps_choose_where_they_are_carried_out_is_timed_elsewhere(plan: Plan) -> None:
+    """By hand: on the other machine six tenths of the time stay, so a cut in half there would take more."""
+
+    def heavy(plan: Plan, layer: Layer, left: Shares) -> float:
+        share = layer.macs / sum(layer.macs for layer in plan.layers)
+        return share * (0.6 + 0.4 * plan.kept_of(layer, left))
+
+    home = Predictor(table(plan))
+    rows = tuple(row(plan, known.left, heavy) for known in table(plan).float32)
+    there = Predictor(table(plan).model_copy(update={"float32": rows}))
+    pruned = step("structured_pruning", amount=0.4, amount_of="latency")
+    at_home, found = home.expect([pruned]), there.expect([pruned], home)
+    assert found.macs == at_home.macs != there.expect([pruned]).macs
+    assert found.macs is not None
+    assert found.ratio == pytest.approx(0.6 + 0.4 * found.macs, rel=0.05)
+    slow, fast = Predictor(table(plan, int8=0.8, thin=1.4)), Predictor(table(plan, int8=2.0, thin=0.6))
+    quantized, thin = step("quantization"), step("low_rank", rank_by="ratio", ratio=0.5)
+    assert fast.expect([quantized], slow).ratio == pytest.approx(1.0, rel=0.02)
+    assert fast.expect([quantized], slow).kept_float
+    assert slow.expect([quantized], fast).ratio == pytest.approx(1.25, rel=0.02)
+    assert not slow.expect([quantized], fast).kept_float
+    assert fast.expect([thin], slow).ratio == pytest.approx(1.0, rel=0.02)
+    assert slow.expect([thin], fast).ratio == pytest.approx(1.4, rel=0.02)
 
 
 def test_thin_layers_take_what_they_were_timed_at(plan: Plan) -> None:

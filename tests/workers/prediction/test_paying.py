@@ -28,6 +28,7 @@ from workers.prediction.reading import read_plan
 
 OLD, NEW = Machine("onnxruntime", x86=True, vnni=False), Machine("onnxruntime", x86=True, vnni=True)
 ELSEWHERE = Machine("onnxruntime", x86=True, vnni=False, elsewhere=True)
+ELSEWHERE_NEW = Machine("onnxruntime", x86=True, vnni=True, elsewhere=True)
 ARM, NOBODY = Machine("onnxruntime", x86=False, vnni=False), Machine("onnxruntime")
 
 
@@ -112,6 +113,21 @@ def test_what_was_timed_replaces_the_rule(
     (told,) = sentences([chosen], OLD, Predictor(table(plan, **slow)))
     assert "takes 1.25 times as long as float32" in told
     assert sentences([chosen], OLD, Predictor(table(plan, **fast))) == []
+
+
+def test_what_another_machine_decides_is_told_as_its_decision(plan: Plan) -> None:
+    slow, fast = (Predictor(table(plan, int8=int8, thin=thin)) for int8, thin in ((0.8, 1.4), (2.0, 0.6)))
+    quantized, thin = step("quantization"), step("low_rank", rank_by="energy")
+    (told,) = sentences([quantized], ELSEWHERE_NEW, fast, slow)
+    assert "int8 takes 1.25 times as long as float32, which is kept then, but on this target 0.50" in told
+    assert told.endswith("Set keep_faster to false.")
+    (told,) = sentences([quantized], ELSEWHERE_NEW, slow, fast)
+    assert told.endswith("the file gets smaller, not faster.")
+    (told,) = sentences([thin], ELSEWHERE_NEW, fast, slow)
+    assert told == NO_LAYER.replace("this target", "the machine that does the run")
+    (told,) = sentences([thin], ELSEWHERE_NEW, slow, fast)
+    assert "layers would get slower" in told
+    assert "only_faster" not in told
 
 
 def test_what_changes_nothing_is_told_without_a_number(plan: Plan) -> None:

@@ -1,7 +1,9 @@
 """Files from the web process: whole and true, or a sentence and nothing kept."""
 
 import hashlib
+import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +18,7 @@ from db.models import Job
 from db.settings import Settings
 from workers.assignment import Assignment
 from workers.errors import GateFailed, SomethingMissing
+from workers.watcher import KEPT_SECONDS, sweep
 from workers.work import fetching
 from workers.work.fetching import stored
 
@@ -69,10 +72,31 @@ def test_a_file_is_fetched_once(served: Served, tmp_path: Path) -> None:
     ours = assignment(tmp_path, f"{served.address}/")
     file = stored(ours, SHA256)
     assert file.read_bytes() == CONTENT
-    assert file == Artifacts(ours.settings.artifacts).path(SHA256)
+    assert file == Artifacts(ours.settings.fetched).path(SHA256)
     assert stored(ours, SHA256) == file
     assert served.asked == [f"/api/downloads/files/{SHA256}"]
     assert list(ours.folder.iterdir()) == []
+
+
+def test_what_was_fetched_is_kept_as_long_as_it_is_used(served: Served, tmp_path: Path) -> None:
+    """And what is in the dashboard's own store for good."""
+    ours = assignment(tmp_path, served.address)
+    then = time.time() - KEPT_SECONDS - 60
+    own = ours.settings.artifacts / "ab" / ("ab" + 62 * "0")
+    own.parent.mkdir(parents=True)
+    own.write_text("the only copy")
+    for file in (own, stored(ours, SHA256)):
+        os.utime(file, (then, then))
+    file = stored(ours, SHA256)
+    sweep(ours.settings.data)
+    assert file.exists()
+    assert len(served.asked) == 1
+    os.utime(file, (then, then))
+    sweep(ours.settings.data)
+    assert not file.exists()
+    assert own.exists()
+    assert stored(ours, SHA256).read_bytes() == CONTENT
+    assert len(served.asked) == 2
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_on_a_named_machine_it_gives_way_with_what_it_built(
     assert finished(settings, job)
     table = table_of(settings, job)
     assert table.target.name == "pi5"
+    assert (table.steps, table.rounded, table.device) == ((), None, "cpu")
     assert len(built) == len(table.float32) + len(table.odd)
     assert all(built.count(one) == 1 for one in built), "nothing is built twice"
     assert not kept.exists()
