@@ -7,7 +7,7 @@ The network and the data are `tests.benchmarks.fashion`'s, kept in FOLDER. `trai
 machine: it looks at no clock, so exits stand where this file says. Several may run at once with the same
 arguments: each takes the next trial that nobody has. Everything trains for EPOCHS passes over the data, at
 the same rate, from the same weights; what a peer's own trainer decides is left to it. `measure` runs on the
-target and writes results/exits.md, see `exits_measuring`, over what stands there. Needs `pip install earlyon`.
+target and writes over results/exits.md, see `exits_measuring`. Needs `pip install earlyon`.
 """
 
 import argparse
