@@ -11,6 +11,7 @@ from tests.support.arrays import ArrayData, candidate, small_net, uploaded
 from tests.workers.test_pipeline import data, make
 from workers import measuring, pipeline, turns
 from workers.calibration import calibrate, choosing
+from workers.calibration.path_times import Paths
 from workers.exits import placing
 from workers.exits.guarantee import Guarantee, guarantee
 from workers.exits.held_out import halves
@@ -37,7 +38,7 @@ def untimed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         "timed_places",
         lambda _, points, *__: [Spot(name=p.name, share=0.5, head=0.1) for p in points],
     )
-    monkeypatch.setattr(calibrate, "time_paths", lambda *_, **__: (1.0, 2.0, 2.0))
+    monkeypatch.setattr(calibrate, "time_paths", lambda *_, **__: Paths((1.0, 2.0), baseline_ms=2.0))
     monkeypatch.setattr(calibrate, "time_stream", lambda *_, **__: None)
     monkeypatch.setattr(calibrate, "BATCHES", ())
 
