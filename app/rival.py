@@ -202,13 +202,19 @@ def static_recipe(steps: Sequence[Mapping[str, Any]], amount: float, mean_ms: fl
 
 
 def amount_for(contest: Contest, ratio: float) -> float | None:
-    """What to ask pruning for, in a straight line between what was tried; None where that is hopeless."""
+    """What to ask pruning for, in a straight line through what was tried; None where that is hopeless."""
     if contest.narrowest is not None and contest.narrowest > ratio:
         return None
     done = sorted(contest.tries, key=lambda made: made.amount)
     asked = [0.0, *(made.amount for made in done), 1.0]
     gone = np.maximum.accumulate([0.0, *(1 - made.rival.ratio / contest.before for made in done), 1.0])
-    amount = float(np.interp(1 - ratio / contest.before, gone, asked))
+    wanted = 1 - ratio / contest.before
+    amount = float(np.interp(wanted, gone, asked))
+    if len(done) > 1 and wanted < gone[1] < gone[2]:
+        # Both removed too much. What they differ by tells more than the time with nothing removed, which of
+        # quantized networks nobody measured.
+        steeper = asked[1] - (gone[1] - wanted) * (asked[2] - asked[1]) / (gone[2] - gone[1])
+        amount = max(steeper, asked[1] / 4)
     return amount if LEAST <= amount <= MOST else None
 
 

@@ -553,6 +553,10 @@ def test_the_next_amount_lies_between_what_was_tried() -> None:
     assert amount_for(contest((0.9, 0.5), asked={0: 0.5}), 0.4) == pytest.approx(0.5 + 0.2 * 0.5)
     # 0.6 removed 0.8: 0.6 lies at three quarters of the way from nothing.
     assert amount_for(contest((0.9, 0.2), asked={0: 0.6}), 0.4) == pytest.approx(0.45)
+    # 0.5 and 0.6 removed 0.8 and 0.85: 0.7 lies two such steps before, and not at 0.7 / 0.8 of the first.
+    found = contest((0.9, 0.15), (0.9, 0.2), asked={0: 0.6, 1: 0.5})
+    assert amount_for(found, 0.3) == pytest.approx(0.5 - 2 * 0.1)
+    assert amount_for(found, 0.6) == pytest.approx(0.5 / 4)  # so far the line does not reach
     # 0.6 removed only half: there was no more.
     assert amount_for(contest((0.9, 0.5), asked={0: 0.6}), 0.4) is None
     assert amount_for(contest((0.9, 0.5), asked={0: 0.6}), 0.55) is not None
