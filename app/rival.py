@@ -150,8 +150,8 @@ def verdict(rival: Rival, ratio: float, accuracy: float, mean_ms: float, p: floa
     difference = round(100 * (accuracy - rival.accuracy), 1)
     told, same = f"{abs(difference):.1f} points", alike(rival, ratio)
     chance = difference == 0 or (p is not None and p >= SIGNIFICANT)
-    winner = difference > 0 if same or not chance else rival.ratio > ratio
-    wins = "exits win" if winner else "the static network wins"
+    exits_win = difference > 0 if same or not chance else rival.ratio > ratio
+    wins = "exits win" if exits_win else "the static network wins"
     if not chance:
         wins = f"{wins} by {told}"
     elif same:

@@ -25,7 +25,7 @@ def static_rival(outcome: Outcome, run: Run, contest: Contest) -> None:
     ratio = point.mean_ms / baseline_ms
     rival = deciding(contest, ratio, point.accuracy)
     if rival is not None:
-        st.markdown(verdict(rival, ratio, point.accuracy, point.mean_ms, _p(outcome, rival)))
+        st.markdown(verdict(rival, ratio, point.accuracy, point.mean_ms, _p_value(outcome, rival)))
         st.caption(f"{plain(rival.name)}, on the same target.")
         if alike(rival, ratio) or rival.ratio < ratio:
             return
@@ -46,7 +46,7 @@ def static_rival(outcome: Outcome, run: Run, contest: Contest) -> None:
         st.caption("At these thresholds the exits are not faster than the network without them.")
 
 
-def _p(outcome: Outcome, rival: Rival) -> float | None:
+def _p_value(outcome: Outcome, rival: Rival) -> float | None:
     """Of both being right equally often on the validation samples."""
     with app.session.reading() as session:
         found = variants.whole(session, rival.variant)

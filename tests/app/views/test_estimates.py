@@ -61,6 +61,14 @@ def keep_of(name: str, target: Target, plan: Plan, **times: float) -> None:
         known.key, known.table = f"{target.host} {target.version}", built
 
 
+def add_machine(name: str = "lab", *, online: bool = True) -> None:
+    """With a name, on another host."""
+    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
+    seen_at = time.time() + 1e6 if online else 1.0
+    with session.writing() as opened:
+        opened.add(Worker(id="t", queues=[f"target.{name}"], device="cpu", facts=facts, seen_at=seen_at))
+
+
 def page_of(visit: Open, *steps: Mapping[str, Any], **query: str) -> AppTest:
     return visit("new_run", recipe=json.dumps({"name": "R", "steps": steps}), **query)
 
@@ -171,14 +179,10 @@ def test_sentences_are_about_the_machine_that_was_chosen(
 ) -> None:
     """The worker's machine has no VNNI and no table of int8; the other machine has VNNI."""
     keep(plan)
-    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
-    with session.writing() as opened:
+    add_machine(name)
+    with session.reading() as opened:
         here = opened.get_one(Worker, "worker-1")
         assert here.facts["host"] == LAPTOP["host"] == TARGET.host
-        there = Worker(
-            id="t", queues=[f"target.{name}"], device="cpu", facts=facts, seen_at=time.time() + 1e6
-        )
-        opened.add(there)
     steps = {"method": "unstructured_pruning"}, {"method": "quantization"}
     own = page_of(visit, *steps)
     assert NO_VNNI in told(own)
@@ -208,10 +212,7 @@ def test_what_is_chosen_by_time_is_chosen_where_the_run_is_done(
     experiment: str,  # noqa: ARG001
     plan: Plan,
 ) -> None:
-    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
-    with session.writing() as opened:
-        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
-        opened.add(there)
+    add_machine()
     keep_of("lab", TARGET.model_copy(update={"host": "0ther0ne"}), plan, int8=4.0)
     quantized, any_way = {"method": "quantization"}, {"method": "quantization", "keep_faster": False}
     page = page_of(visit, quantized, machine="lab")
@@ -233,9 +234,7 @@ def test_a_machine_that_is_away_is_asked_for_nothing(
     plan: Plan,
 ) -> None:
     keep(plan)
-    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
-    with session.writing() as opened:
-        opened.add(Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=1.0))
+    add_machine(online=False)
     page = page_of(visit, {"method": "quantization"}, machine="lab")
     assert "layers are timed as soon as lab is online" in told(page)
     with session.reading() as opened:
@@ -270,10 +269,7 @@ def test_what_waits_for_a_machine_says_whether_it_is_there(
     plan: Plan,
 ) -> None:
     keep(plan)
-    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
-    with session.writing() as opened:
-        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
-        opened.add(there)
+    add_machine()
     page = page_of(visit, {"method": "quantization"}, machine="lab")
     assert "which is offline" not in bar(page)
     with session.writing() as opened:
@@ -292,10 +288,7 @@ def test_a_table_that_came_to_nothing_is_asked_for_again_by_hand(
     state: str,
 ) -> None:
     keep(plan)
-    facts = {"host": "0ther0ne", "system": "Linux 6.1 x86_64", "vnni": True}
-    with session.writing() as opened:
-        there = Worker(id="t", queues=["target.lab"], device="cpu", facts=facts, seen_at=time.time() + 1e6)
-        opened.add(there)
+    add_machine()
     page_of(visit, {"method": "quantization"}, machine="lab")
     error = {"where": "worker", "what": "The process ended.", "fix": "Look into the job's log."}
     job_of("lab", state=state, error=error if state == "failed" else None)

@@ -13,15 +13,12 @@ from streamlit.testing.v1 import AppTest
 from app import numbers, session
 from app.components.export_dialog import lines_to_change, lines_to_run
 from app.exits import explored
-from app.rival import Contest, Rival, alike, amount_for, deciding, static_recipe, verdict
-from db import runs, variants
-from db.models import Job, Run, Stage, Variant
+from db import variants
+from db.models import Run, Stage, Variant
 from tests.app.views.conftest import Open
 from tests.app.views.test_tradeoffs import texts
 from tests.support import exits
 from workers.calibration import path_times
-from workers.catalog import METHODS
-from workers.recipe import settings_of
 from workers.work.rows import threshold_columns
 
 Arrays = dict[str, np.ndarray]
@@ -346,137 +343,6 @@ def again(stage: Stage, thresholds: tuple[float, ...], woken: list[str]) -> None
         assert len(variants.with_exits(opened)) == 2
 
 
-def finish_static(job_id: str, accuracy: float, ratio: float, *, answers: np.ndarray | None = None) -> None:
-    """As if a worker had made the static network of that job. answers: of validation, to be compared."""
-    columns = {
-        "settings": {}, "seconds": 1.0, "notes": [], "cached": False, "file_sha256": "0" * 64,
-        "answers_sha256": None if answers is None else keep_answers(answers),
-    }  # fmt: skip
-    with session.writing() as opened:
-        job = opened.get_one(Job, job_id)
-        steps = opened.get_one(Run, job.subject_id).recipe["steps"]
-        for index, step in enumerate(steps, start=1):
-            numbers: list[dict[str, Any]] = [
-                {"name": name, "value": value, "unit": "", "better": "higher", "split": "validation",
-                 "marks": [], "target": target}
-                for name, value, target in (
-                    ("accuracy", accuracy, None), ("latency_ratio", ratio, target_of())
-                )
-            ]  # fmt: skip
-            made = columns | {"index": index, "method": step["method"], "key": f"k{index}"}
-            runs.save_stage(opened, job.subject_id, made, numbers)
-        job.state = "done"
-
-
-def keep_answers(guesses: np.ndarray) -> str:
-    arrays, _ = kept(read()[1])
-    place = session.settings().data / "answers.npz"
-    np.savez(place, validation=guesses, validation_labels=arrays["validation_labels"])
-    return session.artifacts().add(place)
-
-
-def target_of() -> dict[str, Any]:
-    return dict(kept(read()[1])[1]["target"])
-
-
-def queue_static(page: AppTest, label: str = "Queue a static network of the same latency") -> None:
-    next(button for button in page.button if button.label == label).click().run()
-
-
-def queued_steps(job_id: str) -> list[dict[str, Any]]:
-    with session.reading() as opened:
-        job = opened.get_one(Job, job_id)
-        return list(opened.get_one(Run, job.subject_id).recipe["steps"])
-
-
-def test_a_static_network_is_queued_and_then_compared(visit: Open, stage: Stage, woken: list[str]) -> None:
-    queue_static(visit("exits", thresholds=link(FAST)))
-    _, report = kept(stage)
-    hand = by_hand(stage, FAST)
-    ratio = hand["mean_ms"] / report["baseline_ms"]
-    pruning, lesson = queued_steps(woken[-1])
-    assert pruning["amount"] == pytest.approx(1 - ratio, abs=1e-3)
-    assert (pruning["amount_of"], pruning["recovery"]) == ("latency", "none")
-    assert (lesson["method"], lesson["epochs"]) == ("distillation", 4)
-    assert "is queued; its result appears here" in texts(visit("exits", thresholds=link(FAST)))
-    finish_static(woken[-1], hand["accuracy"] - 0.007, 1.04 * ratio)
-    words = texts(visit("exits", thresholds=link(FAST))).replace("\u00a0", " ")
-    assert (
-        f"At {hand['mean_ms']:.3f} ms the static network has {100 * hand['accuracy'] - 0.7:.1f} %, the exits "
-        f"{100 * hand['accuracy']:.1f} %: exits win by 0.7 points." in words
-    )
-
-
-def test_a_difference_that_may_be_chance_is_no_win(visit: Open, stage: Stage, woken: list[str]) -> None:
-    """One answer in a thousand against the exits' own."""
-    queue_static(visit("exits", thresholds=link(FAST)))
-    hand, arrays = by_hand(stage, FAST), kept(stage)[0]
-    ratio, labels = hand["mean_ms"] / kept(stage)[1]["baseline_ms"], arrays["validation_labels"]
-    found = explored(stage)
-    assert found is not None
-    guesses = found.kept.given("validation", FAST).copy()
-    (wrong,) = np.flatnonzero(guesses == labels)[:1]
-    guesses[wrong] = (labels[wrong] + 1) % 10
-    accuracy = (guesses == labels).mean()
-    finish_static(woken[-1], accuracy, ratio, answers=guesses)
-    words = texts(visit("exits", thresholds=link(FAST))).replace("\u00a0", " ")
-    assert "0.1 points may be chance, neither wins." in words
-    guesses[np.flatnonzero(guesses == labels)[:20]] += 1
-    queued = woken[-1]
-    finish_static(queued, (guesses == labels).mean(), ratio, answers=guesses)
-    words = texts(visit("exits", thresholds=link(FAST))).replace("\u00a0", " ")
-    assert "exits win by 2.1 points." in words
-
-
-def test_where_pruning_had_no_more_to_remove_exits_win(visit: Open, stage: Stage, woken: list[str]) -> None:
-    queue_static(visit("exits", thresholds=link(FAST)))
-    hand = by_hand(stage, FAST)
-    ratio = hand["mean_ms"] / kept(stage)[1]["baseline_ms"]
-    finish_static(woken[-1], hand["accuracy"] - 0.1, 1.27 * ratio)
-    page = visit("exits", thresholds=link(FAST))
-    words = texts(page).replace("\u00a0", " ")
-    slower = f"{1.27 * hand['mean_ms']:.3f} ms"
-    assert f"The static network takes {slower} (+27 %)" in words
-    assert "exits win by 10.0 points" in words
-    assert f"Pruning goes no further than to {slower}" in words
-    assert not [button for button in page.button if "static" in button.label]
-
-
-def test_after_a_miss_another_static_network_is_offered(visit: Open, stage: Stage, woken: list[str]) -> None:
-    queue_static(visit("exits", thresholds=link(FAST)))
-    hand = by_hand(stage, FAST)
-    ratio = hand["mean_ms"] / kept(stage)[1]["baseline_ms"]
-    finish_static(woken[-1], hand["accuracy"] - 0.1, 0.8 * ratio)
-    page = visit("exits", thresholds=link(FAST))
-    assert "static network takes" not in texts(page)  # faster and worse: that tells nothing
-    first, _ = queued_steps(woken[-1])
-    queue_static(page, "Queue another static network")
-    second, _ = queued_steps(woken[-1])
-    # On the line from nothing to what the first try removed, 1 - 0.8 ratio.
-    reach = (1 - ratio) / (1 - 0.8 * ratio)
-    assert second["amount"] == pytest.approx(first["amount"] * reach, abs=2e-3)
-
-
-def test_a_static_network_against_quantized_exits_is_quantized_too(
-    visit: Open, stage: Stage, woken: list[str]
-) -> None:
-    columns = {
-        c.name: getattr(stage, c.name) for c in Stage.__table__.columns if c.name not in ("id", "run_id")
-    }
-    settings = settings_of(METHODS["quantization"]())
-    columns |= {"index": stage.index + 1, "method": "quantization", "settings": settings}
-    with session.writing() as opened:
-        runs.save_stage(opened, stage.run_id, columns, [])
-        variant = next(v.id for v, other, _ in variants.with_exits(opened) if other.index == stage.index + 1)
-    queue_static(visit("exits", variant=variant, thresholds=link(FAST)))
-    pruning, lesson, int8 = queued_steps(woken[-1])
-    methods = [step["method"] for step in (pruning, lesson, int8)]
-    assert methods == ["structured_pruning", "distillation", "quantization"]
-    _, report = kept(stage)
-    before = report["path_ms"][-1]
-    assert pruning["amount"] == pytest.approx(1 - by_hand(stage, FAST)["mean_ms"] / before, abs=1e-3)
-
-
 def test_the_lines_beside_an_export_run(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -495,77 +361,3 @@ def test_the_lines_beside_an_export_run(
         assert accuracies[-1] == by_hand(stage, thresholds)["accuracy"]
         exec(lines_to_change("net.onnx"), {})
     assert accuracies[0] != accuracies[1]
-
-
-EXITS = {
-    "method": "early_exit", "training": "heads", "head_epochs": 3, "epochs": 9, "learning_rate": 0.003,
-    "optimizer": "adamw",
-}  # fmt: skip
-
-
-def contest(
-    *found: tuple[float, float], asked: dict[int, float] | None = None, before: float = 1.0
-) -> Contest:
-    """found: (accuracy, ratio) of one run each. asked: by such a run, the amount that it was made with."""
-    amounts = asked or {}
-    recipes = [
-        static_recipe([EXITS], amounts[run], 1.0)
-        if run in amounts
-        else {"steps": [{"method": "fine_tuning"}]}
-        for run in range(len(found))
-    ]
-    rivals = [
-        Rival(f"v{run}", str(run), stage, f"run {run}", *pair)
-        for run, pair in enumerate(found)
-        for stage in range(1, len(recipes[run]["steps"]) + 1)
-    ]
-    return Contest([EXITS], before, rivals, [(str(run), "r", "done", one) for run, one in enumerate(recipes)])
-
-
-def test_the_most_accurate_of_the_same_latency_decides() -> None:
-    best = deciding(contest((0.9, 0.5), (0.93, 0.52), (0.99, 0.6)), 0.5, 0.95)
-    assert best is not None
-    assert best.name == "run 1"
-    assert "the static network wins by 1.0 points" in verdict(best, 0.5, 0.92, 0.1, None)
-    assert "neither wins" in verdict(best, 0.5, 0.93, 0.1, None)
-
-
-def test_another_latency_decides_only_where_one_is_worse_in_both() -> None:
-    assert deciding(contest((0.99, 0.6), (0.9, 0.4)), 0.5, 0.95) is None
-    faster = deciding(contest((0.96, 0.4)), 0.5, 0.95)
-    assert faster is not None
-    assert "the static network wins by 1.0 points" in verdict(faster, 0.5, 0.95, 0.1, 0.01)
-    # Slower and worse, but made for something else: a better one of that latency may exist.
-    assert deciding(contest((0.9, 0.6)), 0.5, 0.95) is None
-    tried = deciding(contest((0.9, 0.6), asked={0: 0.5}), 0.5, 0.95)
-    assert tried is not None
-    assert not alike(tried, 0.5)
-    assert "takes 0.12" in verdict(tried, 0.5, 0.95, 0.1, 0.01)
-    assert "exits win by 5.0 points" in verdict(tried, 0.5, 0.95, 0.1, 0.01)
-    assert "exits win, as accurate as far as" in verdict(tried, 0.5, 0.95, 0.1, 0.2)
-
-
-def test_the_next_amount_lies_between_what_was_tried() -> None:
-    assert amount_for(contest(), 0.4) == pytest.approx(0.6)
-    assert amount_for(contest(before=0.8), 0.4) == pytest.approx(0.5)
-    assert amount_for(contest(before=0.3), 0.4) is None  # no faster than without exits
-    # 0.5 removed half: 0.6 lies at (0.6 - 0.5) / (1 - 0.5) of the way from there to everything.
-    assert amount_for(contest((0.9, 0.5), asked={0: 0.5}), 0.4) == pytest.approx(0.5 + 0.2 * 0.5)
-    # 0.6 removed 0.8: 0.6 lies at three quarters of the way from nothing.
-    assert amount_for(contest((0.9, 0.2), asked={0: 0.6}), 0.4) == pytest.approx(0.45)
-    # 0.5 and 0.6 removed 0.8 and 0.85: 0.7 lies two such steps before, and not at 0.7 / 0.8 of the first.
-    found = contest((0.9, 0.15), (0.9, 0.2), asked={0: 0.6, 1: 0.5})
-    assert amount_for(found, 0.3) == pytest.approx(0.5 - 2 * 0.1)
-    assert amount_for(found, 0.6) == pytest.approx(0.5 / 4)  # so far the line does not reach
-    # 0.6 removed only half: there was no more.
-    assert amount_for(contest((0.9, 0.5), asked={0: 0.6}), 0.4) is None
-    assert amount_for(contest((0.9, 0.5), asked={0: 0.6}), 0.55) is not None
-
-
-def test_a_static_recipe_trains_as_the_exits_did() -> None:
-    recipe = static_recipe([{"method": "fine_tuning"}, EXITS, {"method": "quantization"}], 0.4, 1)
-    assert [step["method"] for step in recipe["steps"]] == [
-        "fine_tuning", "structured_pruning", "distillation", "quantization"
-    ]  # fmt: skip
-    lesson = recipe["steps"][2]
-    assert (lesson["epochs"], lesson["learning_rate"], lesson["optimizer"]) == (3, 0.003, "adamw")
